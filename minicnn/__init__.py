@@ -1,0 +1,29 @@
+"""minicnn: a convolutional network written out, every layer forward and backward, every gradient checked."""
+
+from minicnn import callbacks, data, layers, losses, models, optimizers, utils
+from minicnn.config import floatx, set_floatx
+from minicnn.data import AUTOTUNE
+from minicnn.errors import MinicnnError
+from minicnn.kernels.threads import get_num_threads, set_num_threads
+from minicnn.layers import Input
+from minicnn.models import Model, Sequential
+
+__version__ = "0.1.0"
+__all__ = [
+    "AUTOTUNE",
+    "Input",
+    "MinicnnError",
+    "Model",
+    "Sequential",
+    "callbacks",
+    "data",
+    "floatx",
+    "get_num_threads",
+    "layers",
+    "losses",
+    "models",
+    "optimizers",
+    "set_floatx",
+    "set_num_threads",
+    "utils",
+]

@@ -1,0 +1,44 @@
+"""Every error that minicnn raises on purpose: a `MinicnnError` that is also the fitting built-in kind.
+
+A message names the thing, says what was expected and what came, and ends with what to do:
+
+>>> from minicnn.errors import MinicnnError, ShapeError
+>>> issubclass(ShapeError, MinicnnError) and issubclass(ShapeError, ValueError)
+True
+"""
+
+
+class MinicnnError(Exception):
+    """Base of all errors of this package: catch it to catch them all."""
+
+
+class ShapeError(MinicnnError, ValueError):
+    """Arrays whose shapes do not fit the layer, the labels or each other."""
+
+
+class ArgumentError(MinicnnError, ValueError):
+    """An argument outside what the function accepts: an unknown name, a negative size."""
+
+
+class DtypeError(MinicnnError, TypeError):
+    """An array or argument of a type that the operation does not compute with."""
+
+
+class StateError(MinicnnError, RuntimeError):
+    """A call that came too early, such as ``fit`` before ``compile``."""
+
+
+class DataError(MinicnnError, ValueError):
+    """Data that was found but is wrong: a broken image, a truncated archive, labels out of range."""
+
+
+class DataNotFoundError(MinicnnError, FileNotFoundError):
+    """A file or folder that is missing or empty."""
+
+
+class OutputError(MinicnnError, OSError):
+    """A place that cannot be written to."""
+
+
+class TrainingError(MinicnnError, ArithmeticError):
+    """A training run whose loss is no longer a finite number."""

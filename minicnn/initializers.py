@@ -1,0 +1,40 @@
+"""How weights begin: drawn from a given generator, so that a run can be repeated."""
+
+import math
+
+import numpy as np
+
+
+def glorot_uniform(shape: tuple[int, ...], generator: np.random.Generator, dtype: str = "float32") -> np.ndarray:
+    """Draw a kernel whose signals neither grow nor fade from layer to layer, forward or backward.
+
+    uniform(-limit, limit) with limit = sqrt(6 / (fan_in + fan_out)); a convolution's fans count its KH*KW places.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        (In, Out) of a dense kernel or (KH, KW, C, F) of a convolution.
+    generator : numpy.random.Generator
+        Where the numbers come from; they are drawn in float64 and then rounded to `dtype`.
+    dtype : {"float32", "float64"}
+
+    Returns
+    -------
+    numpy.ndarray
+        Of `shape` and `dtype`.
+
+    References
+    ----------
+    Glorot and Bengio, Understanding the difficulty of training deep feedforward neural networks, AISTATS 2010, eq. 16.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from minicnn.initializers import glorot_uniform
+    >>> kernel = glorot_uniform((3, 3, 3, 16), np.random.default_rng(0))
+    >>> bool(abs(kernel).max() < (6 / (9 * 3 + 9 * 16)) ** 0.5)
+    True
+    """
+    places = math.prod(shape[:-2])
+    limit = math.sqrt(6 / (places * shape[-2] + places * shape[-1]))
+    return generator.uniform(-limit, limit, shape).astype(dtype)

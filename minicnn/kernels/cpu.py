@@ -1,0 +1,346 @@
+"""The CPU room: Numba loops and BLAS matrix products, parallel over images.
+
+Arrays are NHWC and contiguous. `strides` is (SH, SW) and `pads` is ((top, bottom), (left, right)). A convolution
+turns every window of its input into a row of `cols` (im2col), so that it becomes one matrix product:
+
+    y (N*OH*OW, F) = cols (N*OH*OW, KH*KW*C) @ w (KH*KW*C, F) + b (F,)
+
+`cols` would be KH*KW times as large as x, so it is made and used in tiles of a few output lines that stay in cache.
+"""
+
+import numba
+import numpy as np
+
+from minicnn.kernels import threads
+
+Pair = tuple[int, int]
+Pads = tuple[Pair, Pair]
+
+BLOCKS = 16  # parts that a batch is cut into: fixed, so that sums over images are the same on any number of threads
+TILE_ROWS = 512  # rows of cols in one matrix product: at 288 columns of float32, 590 KB
+CHUNK = 1 << 16  # elements of an element-wise operation that one task takes
+
+_jit = numba.njit(nogil=True, cache=True)
+
+
+def im2col(x: np.ndarray, kernel_size: Pair, strides: Pair, pads: Pads) -> np.ndarray:
+    """Lay every window of x (N, H, W, C) out as a row: cols (N*OH*OW, KH*KW*C), zeros where it meets the padding."""
+    OH, OW = _output_size(x.shape, kernel_size, strides, pads)
+    cols = np.empty((x.shape[0] * OH * OW, kernel_size[0] * kernel_size[1] * x.shape[3]), x.dtype)
+    _im2col(x, cols, 0, x.shape[0] * OH, OH, OW, kernel_size, strides, pads)
+    return cols  # (N*OH*OW, KH*KW*C)
+
+
+def col2im(cols: np.ndarray, x_shape: tuple, kernel_size: Pair, strides: Pair, pads: Pads) -> np.ndarray:
+    """Add every row of cols (N*OH*OW, KH*KW*C) back to where im2col read it: x (N, H, W, C), im2col's transpose."""
+    OH, OW = _output_size(x_shape, kernel_size, strides, pads)
+    x = np.zeros(x_shape, cols.dtype)
+    _col2im(cols, x, 0, x_shape[0] * OH, OH, OW, kernel_size, strides, pads)
+    return x  # (N, H, W, C)
+
+
+def conv2d(x: np.ndarray, w: np.ndarray, b: np.ndarray, strides: Pair, pads: Pads) -> np.ndarray:
+    """Correlate x (N, H, W, C) with w (KH, KW, C, F) and add b (F,): y (N, OH, OW, F)."""
+    KH, KW, C, F = w.shape
+    OH, OW = _output_size(x.shape, (KH, KW), strides, pads)
+    x = np.ascontiguousarray(x)
+    matrix = w.reshape(KH * KW * C, F)  # (KH*KW*C, F)
+    y = np.empty((x.shape[0], OH, OW, F), x.dtype)
+    blocks = _blocks(x.shape[0])
+
+    def task(i: int) -> None:
+        start, stop = blocks[i]
+        _conv2d(x[start:stop], matrix, b, y[start:stop], (KH, KW), strides, pads)
+
+    threads.run(task, len(blocks))
+    return y  # (N, OH, OW, F)
+
+
+def conv2d_backward(
+    dy: np.ndarray, x: np.ndarray, w: np.ndarray, strides: Pair, pads: Pads, input_gradient: bool = True
+) -> tuple[np.ndarray | None, np.ndarray, np.ndarray]:
+    """From dy (N, OH, OW, F): dx (N, H, W, C) or None, dw (KH, KW, C, F) and db (F,), the sums over all windows."""
+    KH, KW, C, F = w.shape
+    x, dy = np.ascontiguousarray(x), np.ascontiguousarray(dy)
+    matrix = w.reshape(KH * KW * C, F)  # (KH*KW*C, F)
+    dx = np.zeros(x.shape if input_gradient else (x.shape[0], 0, 0, 0), x.dtype)
+    blocks = _blocks(x.shape[0])
+    dws = np.zeros((len(blocks), KH * KW * C, F), x.dtype)
+    dbs = np.zeros((len(blocks), F), x.dtype)
+
+    def task(i: int) -> None:
+        start, stop = blocks[i]
+        _conv2d_backward_weights(dy[start:stop], x[start:stop], dws[i], dbs[i], (KH, KW), strides, pads)
+        if input_gradient:
+            _conv2d_backward_input(dy[start:stop], matrix, dx[start:stop], (KH, KW), strides, pads)
+
+    threads.run(task, len(blocks))
+    dw = dws.sum(axis=0).reshape(w.shape)  # (B, KH*KW*C, F) -> (KH, KW, C, F)
+    return dx if input_gradient else None, dw, dbs.sum(axis=0)
+
+
+def maxpool2d(x: np.ndarray, pool_size: Pair, strides: Pair, pads: Pads) -> tuple[np.ndarray, np.ndarray]:
+    """Take the maximum of each window of x (N, H, W, C): y and its place u*PW + v in the window, both (N, OH, OW, C).
+
+    The first maximum in row-major order wins a tie, padding never wins, and a NaN wins over every number.
+    """
+    OH, OW = _output_size(x.shape, pool_size, strides, pads)
+    x = np.ascontiguousarray(x)
+    y = np.empty((x.shape[0], OH, OW, x.shape[3]), x.dtype)
+    argmax = np.empty(y.shape, np.int32)
+    blocks = _blocks(x.shape[0])
+
+    def task(i: int) -> None:
+        start, stop = blocks[i]
+        _maxpool2d(x[start:stop], y[start:stop], argmax[start:stop], pool_size, strides, pads)
+
+    threads.run(task, len(blocks))
+    return y, argmax
+
+
+def maxpool2d_backward(
+    dy: np.ndarray, argmax: np.ndarray, x_shape: tuple, pool_size: Pair, strides: Pair, pads: Pads
+) -> np.ndarray:
+    """Send each dy (N, OH, OW, C) to the place of its maximum and add where windows overlap: dx (N, H, W, C)."""
+    dy = np.ascontiguousarray(dy)
+    dx = np.zeros(x_shape, dy.dtype)
+    blocks = _blocks(dy.shape[0])
+
+    def task(i: int) -> None:
+        start, stop = blocks[i]
+        _maxpool2d_backward(dy[start:stop], argmax[start:stop], dx[start:stop], pool_size, strides, pads)
+
+    threads.run(task, len(blocks))
+    return dx  # (N, H, W, C)
+
+
+def dense(x: np.ndarray, w: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Return y (N, Out) = x (N, In) @ w (In, Out) + b (Out,)."""
+    with threads.single_threaded_blas():
+        y = x @ w  # (N, In) @ (In, Out) -> (N, Out)
+    y += b
+    return y
+
+
+def dense_backward(
+    dy: np.ndarray, x: np.ndarray, w: np.ndarray, input_gradient: bool = True
+) -> tuple[np.ndarray | None, np.ndarray, np.ndarray]:
+    """From dy (N, Out): dx (N, In) or None, dw (In, Out) and db (Out,), the sums over the batch."""
+    with threads.single_threaded_blas():
+        dw = x.T @ dy  # (In, N) @ (N, Out) -> (In, Out)
+        dx = dy @ w.T if input_gradient else None  # (N, Out) @ (Out, In) -> (N, In)
+    return dx, dw, dy.sum(axis=0)
+
+
+def relu(x: np.ndarray) -> np.ndarray:
+    """Return max(x, 0) element by element; a NaN stays a NaN."""
+    y = np.empty(x.shape, x.dtype)
+    _elementwise(_relu, x, y)
+    return y
+
+
+def relu_backward(dy: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Return dy where y > 0, else 0: at 0 itself the gradient is 0."""
+    dx = np.empty(dy.shape, dy.dtype)
+    _elementwise(_relu_backward, dy, y, dx)
+    return dx
+
+
+def softmax(z: np.ndarray) -> np.ndarray:
+    """Return exp(z) / sum(exp(z)) over the last axis, shifted by the maximum so that nothing overflows."""
+    p = np.exp(z - z.max(axis=-1, keepdims=True))
+    p /= p.sum(axis=-1, keepdims=True)
+    return p
+
+
+def softmax_backward(dy: np.ndarray, p: np.ndarray) -> np.ndarray:
+    """Return dz = p * (dy - sum(dy * p)) over the last axis: the product with the softmax's Jacobian."""
+    return p * (dy - (dy * p).sum(axis=-1, keepdims=True))
+
+
+def softmax_crossentropy(z: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the losses log(sum(exp(z))) - z[label], (N,), and the gradient of their mean, dz (N, K), both stable."""
+    rows = np.arange(len(z))
+    shifted = z - z.max(axis=1, keepdims=True)  # (N, K)
+    dz = np.exp(shifted)
+    total = dz.sum(axis=1)  # (N,)
+    losses = np.log(total) - shifted[rows, labels]  # (N,)
+    dz /= total[:, None]
+    dz[rows, labels] -= 1
+    dz /= len(z)
+    return losses, dz
+
+
+def sgd_step(
+    w: np.ndarray, dw: np.ndarray, velocity: np.ndarray, learning_rate: float, momentum: float, nesterov: bool
+) -> None:
+    """In place: velocity = momentum * velocity - lr * dw; w += velocity (Nesterov: momentum * velocity - lr * dw)."""
+    number = w.dtype.type  # in the weights' own precision
+    _sgd_step(w.reshape(-1), dw.reshape(-1), velocity.reshape(-1), number(learning_rate), number(momentum), nesterov)
+
+
+def _output_size(x_shape: tuple, kernel_size: Pair, strides: Pair, pads: Pads) -> Pair:
+    OH, OW = ((x_shape[1 + a] + sum(pads[a]) - kernel_size[a]) // strides[a] + 1 for a in (0, 1))
+    return OH, OW
+
+
+def _blocks(N: int) -> list[Pair]:
+    B = min(N, BLOCKS)
+    return [(i * N // B, (i + 1) * N // B) for i in range(B)]
+
+
+def _elementwise(kernel, *arrays: np.ndarray) -> None:
+    flat = [np.ascontiguousarray(array).reshape(-1) for array in arrays]  # (size,) each
+    size = flat[0].size
+
+    def task(i: int) -> None:
+        kernel(*[array[i * CHUNK : (i + 1) * CHUNK] for array in flat])
+
+    threads.run(task, -(-size // CHUNK))
+
+
+@_jit
+def _im2col(x, cols, start, stop, OH, OW, kernel_size, strides, pads):
+    """Fill cols with the windows of the output lines start..stop, line l being row l % OH of image l // OH."""
+    (KH, KW), (SH, SW), top, left = kernel_size, strides, pads[0][0], pads[1][0]
+    N, H, W, C = x.shape
+    lines = x.reshape(N, H, W * C)  # a line of x is contiguous, and so is the part of it that a window sees
+    for line in range(start, stop):
+        n, i = line // OH, line % OH
+        for j in range(OW):
+            row = (line - start) * OW + j
+            first = j * SW - left  # column of x under the window's left edge
+            q0, q1 = max(0, -first) * C, min(KW, W - first) * C  # the part of a window's line that lies inside x
+            for u in range(KH):
+                h = i * SH + u - top
+                target = cols[row, u * KW * C : (u + 1) * KW * C]
+                if h < 0 or h >= H:
+                    target[:] = 0
+                    continue
+                source = lines[n, h, first * C + q0 : first * C + q1]
+                target[:q0] = 0
+                for q in range(q1 - q0):
+                    target[q0 + q] = source[q]
+                target[q1:] = 0
+
+
+@_jit
+def _col2im(cols, x, start, stop, OH, OW, kernel_size, strides, pads):
+    """Add the rows of the output lines start..stop to x: the loops of _im2col with source and target exchanged."""
+    (KH, KW), (SH, SW), top, left = kernel_size, strides, pads[0][0], pads[1][0]
+    N, H, W, C = x.shape
+    lines = x.reshape(N, H, W * C)
+    for line in range(start, stop):
+        n, i = line // OH, line % OH
+        for j in range(OW):
+            row = (line - start) * OW + j
+            first = j * SW - left
+            q0, q1 = max(0, -first) * C, min(KW, W - first) * C
+            for u in range(max(0, top - i * SH), min(KH, H + top - i * SH)):
+                source = cols[row, u * KW * C + q0 : u * KW * C + q1]
+                target = lines[n, i * SH + u - top, first * C + q0 : first * C + q1]
+                for q in range(q1 - q0):
+                    target[q] += source[q]
+
+
+@_jit
+def _conv2d(x, matrix, b, y, kernel_size, strides, pads):
+    N, OH, OW, F = y.shape
+    lines = max(1, TILE_ROWS // OW)
+    cols = np.empty((lines * OW, matrix.shape[0]), x.dtype)
+    out = y.reshape(N * OH * OW, F)
+    for start in range(0, N * OH, lines):
+        stop = min(start + lines, N * OH)
+        tile = cols[: (stop - start) * OW]
+        _im2col(x, tile, start, stop, OH, OW, kernel_size, strides, pads)
+        part = out[start * OW : stop * OW]
+        np.dot(tile, matrix, part)  # (rows, KH*KW*C) @ (KH*KW*C, F) -> (rows, F)
+        for row in range(part.shape[0]):
+            for f in range(F):
+                part[row, f] += b[f]
+
+
+@_jit
+def _conv2d_backward_weights(dy, x, dw, db, kernel_size, strides, pads):
+    N, OH, OW, F = dy.shape
+    lines = max(1, TILE_ROWS // OW)
+    cols = np.empty((lines * OW, dw.shape[0]), x.dtype)
+    product = np.empty_like(dw)
+    rows = dy.reshape(N * OH * OW, F)
+    for start in range(0, N * OH, lines):
+        stop = min(start + lines, N * OH)
+        tile = cols[: (stop - start) * OW]
+        _im2col(x, tile, start, stop, OH, OW, kernel_size, strides, pads)
+        part = rows[start * OW : stop * OW]
+        np.dot(tile.T, part, product)  # (KH*KW*C, rows) @ (rows, F) -> (KH*KW*C, F)
+        dw += product
+        for row in range(part.shape[0]):
+            for f in range(F):
+                db[f] += part[row, f]
+
+
+@_jit
+def _conv2d_backward_input(dy, matrix, dx, kernel_size, strides, pads):
+    N, OH, OW, F = dy.shape
+    lines = max(1, TILE_ROWS // OW)
+    dcols = np.empty((lines * OW, matrix.shape[0]), dy.dtype)
+    rows = dy.reshape(N * OH * OW, F)
+    for start in range(0, N * OH, lines):
+        stop = min(start + lines, N * OH)
+        tile = dcols[: (stop - start) * OW]
+        np.dot(rows[start * OW : stop * OW], matrix.T, tile)  # (rows, F) @ (F, KH*KW*C) -> (rows, KH*KW*C)
+        _col2im(tile, dx, start, stop, OH, OW, kernel_size, strides, pads)
+
+
+@_jit
+def _maxpool2d(x, y, argmax, pool_size, strides, pads):
+    (PH, PW), (SH, SW), top, left = pool_size, strides, pads[0][0], pads[1][0]
+    N, OH, OW, C = y.shape
+    H, W = x.shape[1], x.shape[2]
+    for n in range(N):
+        for i in range(OH):
+            u0, u1 = max(0, top - i * SH), min(PH, H + top - i * SH)
+            for j in range(OW):
+                v0, v1 = max(0, left - j * SW), min(PW, W + left - j * SW)
+                best, place = y[n, i, j], argmax[n, i, j]
+                best[:] = x[n, i * SH + u0 - top, j * SW + v0 - left]
+                place[:] = u0 * PW + v0
+                for u in range(u0, u1):
+                    for v in range(v0, v1):
+                        values = x[n, i * SH + u - top, j * SW + v - left]
+                        for c in range(C):
+                            if values[c] > best[c] or values[c] != values[c]:
+                                best[c] = values[c]
+                                place[c] = u * PW + v
+
+
+@_jit
+def _maxpool2d_backward(dy, argmax, dx, pool_size, strides, pads):
+    PW, (SH, SW), top, left = pool_size[1], strides, pads[0][0], pads[1][0]
+    N, OH, OW, C = dy.shape
+    for n in range(N):
+        for i in range(OH):
+            for j in range(OW):
+                for c in range(C):
+                    place = argmax[n, i, j, c]
+                    dx[n, i * SH + place // PW - top, j * SW + place % PW - left, c] += dy[n, i, j, c]
+
+
+@_jit
+def _relu(x, y):
+    for i in range(x.size):
+        y[i] = 0 if x[i] < 0 else x[i]
+
+
+@_jit
+def _relu_backward(dy, y, dx):
+    for i in range(dy.size):
+        dx[i] = dy[i] if y[i] > 0 else 0
+
+
+@_jit
+def _sgd_step(w, dw, velocity, learning_rate, momentum, nesterov):
+    for i in range(w.size):
+        step = learning_rate * dw[i]
+        velocity[i] = momentum * velocity[i] - step
+        w[i] += momentum * velocity[i] - step if nesterov else velocity[i]

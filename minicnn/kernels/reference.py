@@ -1,0 +1,180 @@
+"""The same doors as plain loops over plain definitions: slow, obvious, the oracle of the tests and the lesson.
+
+Everything follows from one sum, y[n,i,j,f] = b[f] + sum over u,v,c of x[n, SH*i+u-top, SW*j+v-left, c] * w[u,v,c,f].
+A gradient re-reads it: fix one input, weight or bias, and collect every term in which it occurs.
+"""
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+
+Pair = tuple[int, int]
+Pads = tuple[Pair, Pair]
+
+
+def im2col(x: np.ndarray, kernel_size: Pair, strides: Pair, pads: Pads) -> np.ndarray:
+    """Lay every window of x (N, H, W, C) out as a row: cols (N*OH*OW, KH*KW*C), zeros where it meets the padding."""
+    (OH, OW), (KH, KW), C = _output_size(x.shape, kernel_size, strides, pads), kernel_size, x.shape[3]
+    cols = np.zeros((x.shape[0] * OH * OW, KH * KW * C), x.dtype)
+    for n, i, j, u, v, h, k in _meetings(x.shape, kernel_size, strides, pads):
+        for c in range(C):
+            cols[(n * OH + i) * OW + j, (u * KW + v) * C + c] = x[n, h, k, c]
+    return cols
+
+
+def col2im(cols: np.ndarray, x_shape: tuple, kernel_size: Pair, strides: Pair, pads: Pads) -> np.ndarray:
+    """Add every row of cols (N*OH*OW, KH*KW*C) back to where im2col read it: x (N, H, W, C), im2col's transpose."""
+    (OH, OW), KW, C = _output_size(x_shape, kernel_size, strides, pads), kernel_size[1], x_shape[3]
+    x = np.zeros(x_shape, cols.dtype)
+    for n, i, j, u, v, h, k in _meetings(x_shape, kernel_size, strides, pads):
+        for c in range(C):
+            x[n, h, k, c] += cols[(n * OH + i) * OW + j, (u * KW + v) * C + c]
+    return x
+
+
+def conv2d(x: np.ndarray, w: np.ndarray, b: np.ndarray, strides: Pair, pads: Pads) -> np.ndarray:
+    """Correlate x (N, H, W, C) with w (KH, KW, C, F) and add b (F,): y (N, OH, OW, F)."""
+    KH, KW, C, F = w.shape
+    y = np.zeros((x.shape[0], *_output_size(x.shape, (KH, KW), strides, pads), F), x.dtype)
+    y += b
+    for n, i, j, u, v, h, k in _meetings(x.shape, (KH, KW), strides, pads):
+        for c in range(C):
+            for f in range(F):
+                y[n, i, j, f] += x[n, h, k, c] * w[u, v, c, f]
+    return y
+
+
+def conv2d_backward(
+    dy: np.ndarray, x: np.ndarray, w: np.ndarray, strides: Pair, pads: Pads, input_gradient: bool = True
+) -> tuple[np.ndarray | None, np.ndarray, np.ndarray]:
+    """From dy (N, OH, OW, F): dx (N, H, W, C) or None, dw (KH, KW, C, F) and db (F,), the sums over all windows."""
+    KH, KW, C, F = w.shape
+    dx, dw, db = np.zeros_like(x), np.zeros_like(w), np.zeros(F, x.dtype)
+    for n, i, j, f in np.ndindex(dy.shape):
+        db[f] += dy[n, i, j, f]
+    for n, i, j, u, v, h, k in _meetings(x.shape, (KH, KW), strides, pads):
+        for c in range(C):
+            for f in range(F):
+                dx[n, h, k, c] += w[u, v, c, f] * dy[n, i, j, f]
+                dw[u, v, c, f] += x[n, h, k, c] * dy[n, i, j, f]
+    return dx if input_gradient else None, dw, db
+
+
+def maxpool2d(x: np.ndarray, pool_size: Pair, strides: Pair, pads: Pads) -> tuple[np.ndarray, np.ndarray]:
+    """Take the maximum of each window of x (N, H, W, C): y and its place u*PW + v in the window, both (N, OH, OW, C).
+
+    The first maximum in row-major order wins a tie, padding never wins, and a NaN wins over every number.
+    """
+    y = np.zeros((x.shape[0], *_output_size(x.shape, pool_size, strides, pads), x.shape[3]), x.dtype)
+    argmax = np.full(y.shape, -1, np.int32)
+    for n, i, j, u, v, h, k in _meetings(x.shape, pool_size, strides, pads):
+        for c in range(x.shape[3]):
+            value = x[n, h, k, c]
+            if argmax[n, i, j, c] < 0 or value > y[n, i, j, c] or math.isnan(value):
+                y[n, i, j, c], argmax[n, i, j, c] = value, u * pool_size[1] + v
+    return y, argmax
+
+
+def maxpool2d_backward(
+    dy: np.ndarray, argmax: np.ndarray, x_shape: tuple, pool_size: Pair, strides: Pair, pads: Pads
+) -> np.ndarray:
+    """Send each dy (N, OH, OW, C) to the place of its maximum and add where windows overlap: dx (N, H, W, C)."""
+    dx = np.zeros(x_shape, dy.dtype)
+    for n, i, j, u, v, h, k in _meetings(x_shape, pool_size, strides, pads):
+        for c in range(x_shape[3]):
+            if argmax[n, i, j, c] == u * pool_size[1] + v:
+                dx[n, h, k, c] += dy[n, i, j, c]
+    return dx
+
+
+def dense(x: np.ndarray, w: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Return y (N, Out) = x (N, In) @ w (In, Out) + b (Out,)."""
+    y = np.zeros((len(x), w.shape[1]), x.dtype)
+    for n, o in np.ndindex(y.shape):
+        y[n, o] = b[o] + sum(x[n, i] * w[i, o] for i in range(w.shape[0]))
+    return y
+
+
+def dense_backward(
+    dy: np.ndarray, x: np.ndarray, w: np.ndarray, input_gradient: bool = True
+) -> tuple[np.ndarray | None, np.ndarray, np.ndarray]:
+    """From dy (N, Out): dx (N, In) or None, dw (In, Out) and db (Out,), the sums over the batch."""
+    dx, dw, db = np.zeros_like(x), np.zeros_like(w), np.zeros(w.shape[1], x.dtype)
+    for n, o in np.ndindex(dy.shape):
+        db[o] += dy[n, o]
+        for i in range(w.shape[0]):
+            dx[n, i] += w[i, o] * dy[n, o]
+            dw[i, o] += x[n, i] * dy[n, o]
+    return dx if input_gradient else None, dw, db
+
+
+def relu(x: np.ndarray) -> np.ndarray:
+    """Return max(x, 0) element by element; a NaN stays a NaN."""
+    y = np.zeros_like(x)
+    for at in np.ndindex(x.shape):
+        y[at] = 0 if x[at] < 0 else x[at]
+    return y
+
+
+def relu_backward(dy: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Return dy where y > 0, else 0: at 0 itself the gradient is 0."""
+    dx = np.zeros_like(dy)
+    for at in np.ndindex(dy.shape):
+        dx[at] = dy[at] if y[at] > 0 else 0
+    return dx
+
+
+def softmax(z: np.ndarray) -> np.ndarray:
+    """Return exp(z) / sum(exp(z)) over the last axis, shifted by the maximum so that nothing overflows."""
+    p = np.zeros_like(z)
+    for at in np.ndindex(z.shape[:-1]):
+        powers = [math.exp(value - max(z[at])) for value in z[at]]
+        p[at] = [power / sum(powers) for power in powers]
+    return p
+
+
+def softmax_backward(dy: np.ndarray, p: np.ndarray) -> np.ndarray:
+    """Return dz = p * (dy - sum(dy * p)) over the last axis: the product with the softmax's Jacobian."""
+    dz = np.zeros_like(p)
+    for at in np.ndindex(p.shape[:-1]):
+        for a in range(p.shape[-1]):
+            for b in range(p.shape[-1]):
+                dz[(*at, a)] += dy[(*at, b)] * p[(*at, b)] * ((a == b) - p[(*at, a)])
+    return dz
+
+
+def softmax_crossentropy(z: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the losses log(sum(exp(z))) - z[label], (N,), and the gradient of their mean, dz (N, K), both stable."""
+    N, K = z.shape
+    losses, dz = np.zeros(N, z.dtype), np.zeros_like(z)
+    for n in range(N):
+        peak = max(z[n])
+        total = sum(math.exp(value - peak) for value in z[n])
+        losses[n] = math.log(total) + peak - z[n, labels[n]]
+        for k in range(K):
+            dz[n, k] = (math.exp(z[n, k] - peak) / total - (k == labels[n])) / N
+    return losses, dz
+
+
+def sgd_step(
+    w: np.ndarray, dw: np.ndarray, velocity: np.ndarray, learning_rate: float, momentum: float, nesterov: bool
+) -> None:
+    """In place: velocity = momentum * velocity - lr * dw; w += velocity (Nesterov: momentum * velocity - lr * dw)."""
+    for at in np.ndindex(w.shape):
+        velocity[at] = momentum * velocity[at] - learning_rate * dw[at]
+        w[at] += momentum * velocity[at] - learning_rate * dw[at] if nesterov else velocity[at]
+
+
+def _output_size(x_shape: tuple, kernel_size: Pair, strides: Pair, pads: Pads) -> Pair:
+    OH, OW = ((x_shape[1 + a] + sum(pads[a]) - kernel_size[a]) // strides[a] + 1 for a in (0, 1))
+    return OH, OW
+
+
+def _meetings(x_shape: tuple, kernel_size: Pair, strides: Pair, pads: Pads) -> Iterator[tuple[int, ...]]:
+    """Give n, i, j, u, v, h, k: place (u, v) of window (i, j) lies on pixel (h, k) of image n, inside the image."""
+    N, H, W, _ = x_shape
+    for n, i, j, u, v in np.ndindex(N, *_output_size(x_shape, kernel_size, strides, pads), *kernel_size):
+        h, k = i * strides[0] + u - pads[0][0], j * strides[1] + v - pads[1][0]
+        if 0 <= h < H and 0 <= k < W:
+            yield n, i, j, u, v, h, k

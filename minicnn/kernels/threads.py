@@ -1,0 +1,122 @@
+"""A pool of threads for kernels that release the interpreter lock, with results that do not depend on its size.
+
+The work is cut into blocks by its own size, never by the number of threads; who computes a block decides nothing.
+BLAS is held to one thread meanwhile, since its own threads would cut sums differently and compete for the cores.
+"""
+
+import itertools
+import os
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+from minicnn.errors import ArgumentError
+
+_lock = threading.RLock()  # one parallel region at a time: a second caller waits instead of oversubscribing
+_pool: ThreadPoolExecutor | None = None
+_blas: list | None = None
+_num_threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def get_num_threads() -> int:
+    """Return the number of threads that kernels run on: at first, the cores this process may use.
+
+    >>> import minicnn
+    >>> minicnn.get_num_threads() >= 1
+    True
+    """
+    return _num_threads
+
+
+def set_num_threads(count: int) -> None:
+    """Choose the number of threads that kernels run on; results do not depend on it.
+
+    Parameters
+    ----------
+    count : int
+        At least 1.
+
+    Raises
+    ------
+    ArgumentError
+        If `count` is not a positive integer.
+
+    Examples
+    --------
+    >>> import minicnn
+    >>> cores = minicnn.get_num_threads()
+    >>> minicnn.set_num_threads(1)
+    >>> minicnn.get_num_threads()
+    1
+    >>> minicnn.set_num_threads(cores)
+    """
+    global _num_threads
+    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+        raise ArgumentError(f"set_num_threads expects an integer >= 1. Received: {count!r}")
+    with _lock:
+        _forget_pool()
+        _num_threads = count
+
+
+def run(task: Callable[[int], None], count: int) -> None:
+    """Call ``task(i)`` once for each i in range(count), on all threads; the first exception is raised here."""
+    with _lock, single_threaded_blas():
+        if _num_threads == 1 or count == 1:
+            for i in range(count):
+                task(i)
+            return
+        numbers = itertools.count()
+
+        def work() -> None:
+            while (i := next(numbers)) < count:
+                task(i)
+
+        helpers = [_workers().submit(work) for _ in range(min(_num_threads, count) - 1)]
+        try:
+            work()
+        finally:
+            for helper in helpers:
+                helper.result()
+
+
+@contextmanager
+def single_threaded_blas() -> Iterator[None]:
+    """Hold every loaded BLAS library to one thread inside the block."""
+    global _blas
+    if _blas is None:
+        import scipy.linalg  # noqa: F401 - loads the BLAS that compiled kernels call, so that it is found below
+        from threadpoolctl import ThreadpoolController
+
+        _blas = ThreadpoolController().select(user_api="blas").lib_controllers
+    before = [library.num_threads for library in _blas]
+    for library in _blas:
+        library.set_num_threads(1)
+    try:
+        yield
+    finally:
+        for library, number in zip(_blas, before, strict=True):
+            library.set_num_threads(number)
+
+
+def _workers() -> ThreadPoolExecutor:
+    global _pool
+    if _pool is None:
+        _pool = ThreadPoolExecutor(_num_threads - 1, thread_name_prefix="minicnn")
+    return _pool
+
+
+def _forget_pool() -> None:
+    global _pool
+    if _pool is not None:
+        _pool.shutdown(wait=False)
+    _pool = None
+
+
+def _after_fork() -> None:
+    global _pool, _lock
+    _pool, _lock = None, threading.RLock()  # threads do not survive a fork: the child starts its own
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

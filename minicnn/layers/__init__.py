@@ -1,0 +1,28 @@
+"""The layers, one a file: forward above backward, on NHWC arrays."""
+
+from minicnn.layers.activations import Activation, Linear, ReLU, Softmax
+from minicnn.layers.add import Add
+from minicnn.layers.base import Layer, Node
+from minicnn.layers.conv import Conv2D
+from minicnn.layers.dense import Dense
+from minicnn.layers.flatten import Flatten
+from minicnn.layers.input import Input, InputLayer
+from minicnn.layers.pooling import MaxPooling2D
+from minicnn.layers.rescaling import Rescaling
+
+__all__ = [
+    "Activation",
+    "Add",
+    "Conv2D",
+    "Dense",
+    "Flatten",
+    "Input",
+    "InputLayer",
+    "Layer",
+    "Linear",
+    "MaxPooling2D",
+    "Node",
+    "ReLU",
+    "Rescaling",
+    "Softmax",
+]

@@ -1,0 +1,156 @@
+"""What every layer is: parameters, a forward and a backward, and a node when it is called on a symbolic tensor."""
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from minicnn import config
+from minicnn.errors import ArgumentError, DtypeError, ShapeError, StateError
+
+Shape = tuple[int, ...]
+
+
+@dataclass(eq=False, repr=False)
+class Node:
+    """A symbolic tensor: the output of `layer` when it is applied to the nodes `inputs`; no numbers yet."""
+
+    layer: "Layer"
+    inputs: tuple["Node", ...]
+    output_shape: Shape
+
+    @property
+    def shape(self) -> tuple[int | None, ...]:
+        """Shape with the batch axis, which is open: (None, H, W, C)."""
+        return (None, *self.output_shape)
+
+    def __repr__(self) -> str:
+        return f"<symbolic tensor of {type(self.layer).__name__}, shape={self.shape}>"
+
+
+class Layer:
+    """Base class of all layers.
+
+    A subclass sets `output_shape` and `params` in `build`, computes y in `forward` and keeps there what `backward`
+    needs to fill `grads` and to return dx. Shapes in `build` leave the batch axis out.
+
+    Parameters
+    ----------
+    name : str, optional
+        A model gives unnamed layers Keras's names: conv2d, conv2d_1, ...
+
+    Attributes
+    ----------
+    params, grads : dict of str to numpy.ndarray
+        Weights, and dL/dweights after `backward`, by the same names ("kernel", "bias"); may be written in place.
+    input_shape, output_shape : tuple of int
+        Without the batch axis; None before `build`.
+
+    Examples
+    --------
+    A layer of one's own is a forward and a backward:
+
+    >>> import numpy as np
+    >>> from minicnn.layers import Layer
+    >>> class Square(Layer):
+    ...     def forward(self, x, training=False):
+    ...         self.x = x
+    ...         return x * x
+    ...     def backward(self, dy):
+    ...         return 2 * self.x * dy
+    >>> from minicnn.gradcheck import check_layer
+    >>> check_layer(Square(), (4,)).ok
+    True
+    """
+
+    merges = False  # True if the layer is called on a list of inputs, as Add is
+
+    def __init__(self, name: str | None = None) -> None:
+        self.name = name
+        self.dtype = config.floatx()
+        self.params: dict[str, np.ndarray] = {}
+        self.grads: dict[str, np.ndarray] = {}
+        self.input_shape: Any = None
+        self.output_shape: Any = None
+
+    def build(self, input_shape: Any) -> "Layer":
+        """Fix the shapes and make the parameters; return the layer itself."""
+        self.input_shape = self.output_shape = tuple(input_shape)
+        return self
+
+    def forward(self, x: Any, training: bool = False) -> np.ndarray:
+        """Return y for the batch x."""
+        raise NotImplementedError(f"{type(self).__name__} must define forward(x, training)")
+
+    def backward(self, dy: np.ndarray) -> Any:
+        """Fill `grads` and return dx, given dy = dL/dy of the last `forward`."""
+        raise NotImplementedError(f"{type(self).__name__} must define backward(dy)")
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the arguments that build an equal layer, as plain JSON values."""
+        return {}
+
+    def count_params(self) -> int:
+        """Return the number of weights."""
+        return sum(param.size for param in self.params.values())
+
+    @property
+    def base_name(self) -> str:
+        """Class name as Keras spells it in layer names: MaxPooling2D is max_pooling2d."""
+        name = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", type(self).__name__)
+        return re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower()
+
+    def __call__(self, inputs: Any) -> Node:
+        """Apply the layer to one symbolic tensor, or a list of them, and return the symbolic result."""
+        if isinstance(inputs, (list, tuple)) != self.merges:
+            raise ArgumentError(f"{self} expects {'a list of inputs' if self.merges else 'one input'}. Received: {inputs}")
+        nodes = tuple(inputs) if self.merges else (inputs,)
+        for node in nodes:
+            if not isinstance(node, Node):
+                raise DtypeError(
+                    f"{self} is called on symbolic tensors such as Input(shape) gives. Received: {type(node).__name__}. "
+                    "For arrays use layer.forward(x), or put the layer into a model."
+                )
+        shapes = [node.output_shape for node in nodes]
+        self.ensure_built(shapes if self.merges else shapes[0])
+        return Node(self, nodes, self.output_shape)
+
+    def ensure_built(self, input_shape: Any) -> None:
+        """Build the layer if it is new; otherwise the shape must be the one that it was built for."""
+        if self.input_shape is None:
+            self.build(input_shape)
+        elif self.input_shape != input_shape:
+            raise ShapeError(
+                f"{self} was built for inputs of shape {self.input_shape}. Received: {input_shape}. Make a new layer."
+            )
+
+    def check(self, x: np.ndarray) -> np.ndarray:
+        """Return the batch x in the layer's float type, or say what is wrong with its shape."""
+        if self.input_shape is None:
+            raise StateError(f"{self} has no shapes yet. Call layer.build(input_shape) first, without the batch axis.")
+        if not hasattr(x, "dtype"):
+            raise DtypeError(f"{self} expects an array. Received: {type(x).__name__}. Convert it with numpy.asarray.")
+        if x.shape[1:] != self.input_shape:
+            expected = ", ".join(["N", *map(str, self.input_shape)])
+            raise ShapeError(f"{self} expects an array of shape ({expected}). Received: {x.shape}")
+        return x if x.dtype == self.dtype else x.astype(self.dtype)
+
+    def check_rank(self, input_shape: Any, axes: str) -> Shape:
+        """Return `input_shape` as a tuple if it has the named axes, such as "HWC", all of a positive size."""
+        shape = tuple(input_shape) if isinstance(input_shape, (tuple, list)) else (input_shape,)
+        if len(shape) != len(axes) or not all(isinstance(size, (int, np.integer)) and size > 0 for size in shape):
+            named = f"({', '.join(axes)}{',' if len(axes) == 1 else ''})"
+            raise ShapeError(f"{self} expects inputs of shape {named} without the batch axis. Received: {input_shape}")
+        return shape
+
+    def __repr__(self) -> str:
+        arguments = ", ".join(f"{key}={value!r}" for key, value in self.get_config().items())
+        return f"{type(self).__name__}({arguments})"
+
+
+def positive_int(value: Any, what: str) -> int:
+    """Return `value` if it is a positive integer; `what` names it in the error."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+        raise ArgumentError(f"{what} expects an integer >= 1. Received: {value!r}")
+    return int(value)

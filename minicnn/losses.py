@@ -1,0 +1,106 @@
+"""Cross-entropy of classes, computed from logits together with the softmax so that it cannot overflow."""
+
+from typing import Any
+
+import numpy as np
+
+from minicnn import kernels
+from minicnn.errors import ArgumentError, DataError, ShapeError
+
+
+class SparseCategoricalCrossentropy:
+    """How badly predictions miss integer labels: the mean of -log p[label].
+
+    A model that ends in a softmax is trained and evaluated from the logits before it, as Keras does:
+    loss = log(sum_k exp(z_k)) - z[label] and dz = (p - onehot) / N, exact even where p underflows. Called on
+    probabilities alone, where the logits are gone, they are clipped to [1e-7, 1 - 1e-7] as Keras does too.
+
+    Parameters
+    ----------
+    from_logits : bool
+        Whether predictions are logits instead of probabilities.
+
+    References
+    ----------
+    Goodfellow, Bengio and Courville, Deep Learning, 2016, section 6.2.2.3.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from minicnn.losses import SparseCategoricalCrossentropy
+    >>> SparseCategoricalCrossentropy(from_logits=True)(np.array([0]), np.array([[0.0, 100.0]]))
+    100.0
+    >>> round(SparseCategoricalCrossentropy()(np.array([0]), np.array([[0.0, 1.0]])), 3)
+    16.118
+    """
+
+    def __init__(self, from_logits: bool = False) -> None:
+        self.from_logits = from_logits
+
+    def __call__(self, labels: Any, predictions: Any) -> float:
+        """Return the mean loss of predictions (N, K) against integer labels (N,).
+
+        Raises
+        ------
+        ShapeError, DataError
+            As `check_labels` does.
+        """
+        predictions = np.asarray(predictions)
+        labels = check_labels(labels, predictions)
+        if self.from_logits:
+            return float(self.value_and_gradient(predictions, labels)[0].mean())
+        p = np.clip(predictions[np.arange(len(labels)), labels], 1e-7, 1 - 1e-7)  # (N,)
+        return float(-np.log(p).mean())
+
+    def value_and_gradient(self, logits: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return each sample's loss (N,) and the gradient of their mean with respect to the logits (N, K)."""
+        return kernels.room(logits).softmax_crossentropy(logits, labels)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the arguments that build an equal loss, as plain JSON values."""
+        return {"from_logits": self.from_logits}
+
+
+def check_labels(labels: Any, predictions: np.ndarray) -> np.ndarray:
+    """Return `labels` as an integer array (N,) if they name classes of `predictions` (N, K).
+
+    Raises
+    ------
+    ShapeError
+        If the predictions are not (N, K) or there is not one label for each.
+    DataError
+        If a label is not an integer in 0..K-1.
+    """
+    labels = np.asarray(labels)
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]  # (N, 1) -> (N,), a shape in which Keras's users often hold them
+    if predictions.ndim != 2 or labels.shape != predictions.shape[:1]:
+        raise ShapeError(
+            "the loss expects predictions (N, K) and one integer label each, (N,). "
+            f"Received: predictions {predictions.shape} and labels {labels.shape}"
+        )
+    K = predictions.shape[1]
+    if labels.dtype.kind not in "iu":
+        raise DataError(f"labels must be integers from 0 to {K - 1}. Received: an array of {labels.dtype}")
+    if labels.size and (labels.min() < 0 or labels.max() >= K):
+        wrong = labels[(labels < 0) | (labels >= K)][0]
+        raise DataError(f"labels must be from 0 to {K - 1}, since the model has {K} outputs. Received: {wrong}")
+    return labels
+
+
+LOSSES = {"sparse_categorical_crossentropy": SparseCategoricalCrossentropy}
+
+
+def get(loss: Any) -> SparseCategoricalCrossentropy:
+    """Return a loss given itself or its name.
+
+    Raises
+    ------
+    ArgumentError
+        If there is no loss of this name.
+    """
+    if isinstance(loss, SparseCategoricalCrossentropy):
+        return loss
+    if loss not in LOSSES:
+        raise ArgumentError(f"unknown loss {loss!r}. Expected one of: {', '.join(LOSSES)}, or a loss object.")
+    return LOSSES[loss]()

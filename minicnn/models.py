@@ -1,0 +1,565 @@
+"""Models: layers joined to a graph that runs forward, backward, and learns."""
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from minicnn import layers as all_layers
+from minicnn import losses, optimizers, saving, training
+from minicnn.callbacks import Callback, History
+from minicnn.errors import ArgumentError, DataError, ShapeError, StateError
+from minicnn.layers import Conv2D, Dense, Input, InputLayer, Layer, Node, Softmax
+
+
+class Model:
+    """A graph of layers from one input to one output.
+
+    Parameters
+    ----------
+    inputs : Node
+        What `Input` returned.
+    outputs : Node
+        What the last layer returned.
+    name : str
+
+    Attributes
+    ----------
+    layers : list of Layer
+        In the order in which they run, the input first.
+    class_names : list of str or None
+        Taken from the data set by `fit`, and saved with the model.
+    stop_training : bool
+        A callback sets it to end `fit` after the running epoch.
+
+    Raises
+    ------
+    ArgumentError
+        If the graph does not lead from `inputs` to `outputs`, or a layer occurs in it twice.
+
+    Examples
+    --------
+    A residual block:
+
+    >>> import minicnn
+    >>> from minicnn import layers, models
+    >>> inputs = minicnn.Input((8, 8, 4))
+    >>> x = layers.Conv2D(4, 3, padding="same", activation="relu")(inputs)
+    >>> x = layers.Add()([inputs, x])
+    >>> outputs = layers.Dense(10, activation="softmax")(layers.Flatten()(x))
+    >>> model = models.Model(inputs, outputs)
+    >>> model.count_params()
+    2718
+    """
+
+    def __init__(self, inputs: Any, outputs: Any, name: str = "model") -> None:
+        self.name = name
+        self.optimizer: Any = None
+        self.loss: Any = None
+        self.metrics: list[str] = []
+        self.class_names: list[str] | None = None
+        self.stop_training = False
+        self._nodes: list[Node] = []
+        self._connect(_single(inputs, "inputs"), _single(outputs, "outputs"))
+
+    def _connect(self, first: Node, last: Node) -> None:
+        if not isinstance(first.layer, InputLayer):
+            raise ArgumentError(f"Model(inputs) expects what Input(shape) returned. Received: {first!r}")
+        self._nodes = _topological_order(last)
+        inputs = [node for node in self._nodes if isinstance(node.layer, InputLayer)]
+        if inputs != [first]:
+            raise ArgumentError(
+                f"the outputs must be computed from the given input alone. Expected: {first!r}. Found: {inputs}"
+            )
+        layers = [node.layer for node in self._nodes]
+        for layer in layers:
+            if layers.count(layer) > 1:
+                raise ArgumentError(f"{layer} occurs twice in this model, but it keeps one batch only. Make two layers.")
+        _name_layers(layers)
+        learning: set[Node] = set()  # nodes whose output depends on a weight
+        for node in self._nodes:
+            if node.layer.params or learning.intersection(node.inputs):
+                learning.add(node)
+        self._learning = learning
+
+    @property
+    def layers(self) -> list[Layer]:
+        """The layers in the order in which they run."""
+        return [node.layer for node in self._nodes]
+
+    def forward(self, x: np.ndarray, training: bool = False) -> np.ndarray:
+        """Return the output (N, K) for the batch x (N, H, W, C); the layers keep what `backward` needs."""
+        self.ensure_built(x)
+        values: dict[Node, np.ndarray] = {}
+        for node in self._nodes:
+            inputs = [values[parent] for parent in node.inputs] if node.inputs else [x]
+            values[node] = node.layer.forward(inputs if node.layer.merges else inputs[0], training)
+        self._output = values[self._nodes[-1]]
+        return self._output
+
+    def backward(
+        self, dy: np.ndarray, from_logits: bool = False, input_gradient: bool = False
+    ) -> np.ndarray | None:
+        """Fill every layer's `grads` from dy (N, K), the gradient of the last output, or of its logits.
+
+        Returns dx (N, H, W, C) with `input_gradient`; without it nothing is computed below the first weights.
+        """
+        wanted = set(self._nodes) if input_gradient else self._learning
+        gradients = {self._nodes[-1]: dy}
+        for node in reversed(self._nodes[1:]):
+            if node not in wanted:
+                continue
+            options: dict[str, bool] = {}
+            if from_logits and node is self._nodes[-1] and self._softmax() is not None:
+                options["from_logits"] = True
+            if isinstance(node.layer, (Conv2D, Dense)):
+                options["input_gradient"] = not wanted.isdisjoint(node.inputs)
+            dx = node.layer.backward(gradients.pop(node), **options)
+            for parent, part in zip(node.inputs, dx if node.layer.merges else [dx], strict=True):
+                if parent in wanted:
+                    gradients[parent] = gradients[parent] + part if parent in gradients else part
+        return gradients.get(self._nodes[0])
+
+    def __call__(self, x: np.ndarray, training: bool = False) -> np.ndarray:
+        """Return the output (N, K) for one batch of arrays, as `forward` does."""
+        if isinstance(x, Node):
+            raise ArgumentError("a model cannot be a layer of another. Call its layers on the symbolic tensor instead.")
+        return self.forward(np.asarray(x), training)
+
+    def logits(self) -> np.ndarray:
+        """Return what the last `forward` had before its softmax, (N, K); without a softmax, its output."""
+        softmax = self._softmax()
+        return self._output if softmax is None else softmax.z
+
+    def _softmax(self) -> Softmax | None:
+        last = self._nodes[-1].layer
+        last = getattr(last, "activation", last)
+        return last if isinstance(last, Softmax) else None
+
+    def compile(
+        self,
+        optimizer: Any = "sgd",
+        loss: Any = "sparse_categorical_crossentropy",
+        metrics: Sequence[str] | None = None,
+    ) -> None:
+        """Choose how to learn.
+
+        Parameters
+        ----------
+        optimizer : SGD or "sgd"
+        loss : SparseCategoricalCrossentropy or "sparse_categorical_crossentropy"
+        metrics : sequence of {"accuracy"}, optional
+
+        Raises
+        ------
+        ArgumentError
+            If a name is unknown, or the loss expects probabilities and the model does not end in a softmax.
+
+        Examples
+        --------
+        >>> import minicnn
+        >>> model = minicnn.models.Sequential([minicnn.Input((4,)), minicnn.layers.Dense(2, activation="softmax")])
+        >>> model.compile(minicnn.optimizers.SGD(0.01, momentum=0.9), metrics=["accuracy"])
+        """
+        metrics = [metrics] if isinstance(metrics, str) else list(metrics or [])
+        unknown = [metric for metric in metrics if metric != "accuracy"]
+        if unknown:
+            raise ArgumentError(f'unknown metric {unknown[0]!r}. Expected: "accuracy"')
+        self.optimizer, self.loss, self.metrics = optimizers.get(optimizer), losses.get(loss), ["loss", *metrics]
+        self._check_head()
+
+    def _check_head(self) -> None:
+        if self._nodes and self.loss is not None and self.loss.from_logits == (self._softmax() is not None):
+            raise ArgumentError(
+                "the loss and the last layer do not fit. Expected a softmax at the end, or "
+                "SparseCategoricalCrossentropy(from_logits=True) and none. "
+                f"Received: from_logits={self.loss.from_logits} after {self.layers[-1]}"
+            )
+
+    def fit(
+        self,
+        x: Any,
+        y: Any = None,
+        batch_size: int | None = None,
+        epochs: int = 1,
+        verbose: int | str = "auto",
+        callbacks: Callback | Sequence[Callback] | None = None,
+        validation_data: Any = None,
+        shuffle: bool = True,
+        initial_epoch: int = 0,
+    ) -> History:
+        """Train for some epochs.
+
+        Parameters
+        ----------
+        x : Dataset, iterable of (images, labels), or array (N, H, W, C)
+        y : array (N,) of int, optional
+            Labels, if x is an array.
+        batch_size : int, optional
+            32 if None; for arrays only.
+        epochs : int
+            The number of the last epoch, counted from 1.
+        verbose : {"auto", 0, 1, 2}
+            0 silent; 1 a bar on a terminal and plain lines elsewhere; 2 a line an epoch; "auto" is 1.
+        callbacks : Callback or sequence of Callback, optional
+        validation_data : Dataset or (x, y), optional
+            Measured after each epoch.
+        shuffle : bool
+            Whether arrays come in a new order each epoch.
+        initial_epoch : int
+            How many epochs are done already.
+
+        Returns
+        -------
+        History
+            ``history.history["loss"]`` and so on: one value an epoch.
+
+        Raises
+        ------
+        StateError
+            If the model is not compiled.
+        ShapeError, DataError, DtypeError
+            If batches do not fit the model or labels its outputs.
+
+        Examples
+        --------
+        >>> import minicnn, numpy as np
+        >>> minicnn.utils.set_random_seed(0)
+        >>> model = minicnn.models.Sequential([minicnn.Input((2,)), minicnn.layers.Dense(2, activation="softmax")])
+        >>> model.compile(minicnn.optimizers.SGD(0.5), metrics=["accuracy"])
+        >>> x = np.array([[0, 1], [1, 0]], np.float32)
+        >>> history = model.fit(x, np.array([0, 1]), epochs=50, verbose=0)
+        >>> history.history["loss"][-1] < history.history["loss"][0]
+        True
+        """
+        self._require_compiled("fit")
+        self.ensure_built(x)
+        return training.fit(
+            self, x, y, batch_size, epochs, verbose, callbacks, validation_data, shuffle, initial_epoch
+        )
+
+    def evaluate(
+        self, x: Any, y: Any = None, batch_size: int | None = None, verbose: int | str = "auto"
+    ) -> list[float]:
+        """Return the loss and the compiled metrics, in their order, over a data set or arrays; weights stay."""
+        self._require_compiled("evaluate")
+        return training.evaluate(self, x, y, batch_size, verbose)
+
+    def predict(self, x: Any, batch_size: int | None = None, verbose: int | str = 0) -> np.ndarray:
+        """Return the outputs (N, K) for an array of images or for a data set, whose labels are ignored."""
+        return training.predict(self, x, batch_size, verbose)
+
+    def train_on_batch(self, x: np.ndarray, y: np.ndarray) -> list[float]:
+        """Update the weights once from one batch; return its loss and metrics from before the update."""
+        self._require_compiled("train_on_batch")
+        return list(training.Running(self.metrics).add(*training.train_step(self, np.asarray(x), y)).values())
+
+    def weights(self) -> list[np.ndarray]:
+        """Return the weights themselves, in layer order, kernel before bias."""
+        return [param for layer in self.layers for param in layer.params.values()]
+
+    def gradients(self) -> list[np.ndarray]:
+        """Return the gradients that the last `backward` left, in the order of `weights`."""
+        return [layer.grads[name] for layer in self.layers for name in layer.params]
+
+    def get_weights(self) -> list[np.ndarray]:
+        """Return copies of the weights, in layer order, kernel before bias, in Keras's shapes."""
+        return [w.copy() for w in self.weights()]
+
+    def set_weights(self, weights: Sequence[np.ndarray]) -> None:
+        """Copy the given arrays into the weights.
+
+        Raises
+        ------
+        ShapeError
+            If their number or a shape differs; nothing is changed then.
+        """
+        new, own = [np.asarray(w) for w in weights], self.weights()
+        if [w.shape for w in new] != [w.shape for w in own]:
+            raise ShapeError(
+                f"set_weights expects arrays of shapes {[w.shape for w in own]}. Received: {[w.shape for w in new]}"
+            )
+        for target, w in zip(own, new, strict=True):
+            target[...] = w
+
+    def count_params(self) -> int:
+        """Return the number of weights."""
+        return sum(layer.count_params() for layer in self.layers)
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write architecture, weights and how the model was compiled to one safetensors file, whatever its name.
+
+        Raises
+        ------
+        OutputError
+            If the file cannot be written.
+        """
+        saving.write(path, self._named_weights(), self.get_config())
+
+    def save_weights(self, path: str | os.PathLike) -> None:
+        """Write the weights alone to a safetensors file."""
+        saving.write(path, self._named_weights(), {})
+
+    def load_weights(self, path: str | os.PathLike) -> None:
+        """Read weights that `save` or `save_weights` of an equal model wrote.
+
+        Raises
+        ------
+        DataNotFoundError, DataError
+            If the file is missing or damaged.
+        ShapeError
+            If names or shapes differ: all differences are listed and nothing is changed.
+        """
+        tensors, _ = saving.read(path)
+        own = self._named_weights()
+        wrong = [f"{name}: {own[name].shape} expected, missing" for name in own if name not in tensors]
+        wrong += [f"{name}: not in the model" for name in tensors if name not in own]
+        wrong += [
+            f"{name}: {own[name].shape} expected, received {tensors[name].shape}"
+            for name in own
+            if name in tensors and tensors[name].shape != own[name].shape
+        ]
+        if wrong:
+            raise ShapeError(f"the weights in {path} do not fit the model: " + "; ".join(wrong))
+        self.set_weights([tensors[name] for name in own])
+
+    def _named_weights(self) -> dict[str, np.ndarray]:
+        return {f"{layer.name}/{name}": param for layer in self.layers for name, param in layer.params.items()}
+
+    def get_config(self) -> dict[str, Any]:
+        """Return what `load_model` needs to build an equal model, as plain JSON values."""
+        index = {node: i for i, node in enumerate(self._nodes)}
+        compiled = None
+        if self.optimizer is not None:
+            optimizer = {"class": type(self.optimizer).__name__, **self.optimizer.get_config()}
+            compiled = {"optimizer": optimizer, "loss": self.loss.get_config(), "metrics": self.metrics[1:]}
+        return {
+            "name": self.name,
+            "class_names": self.class_names,
+            "layers": [
+                {
+                    "class": type(node.layer).__name__,
+                    "name": node.layer.name,
+                    "dtype": node.layer.dtype,
+                    "inputs": [index[parent] for parent in node.inputs],
+                    "config": node.layer.get_config(),
+                }
+                for node in self._nodes
+            ],
+            "compiled": compiled,
+        }
+
+    def summary(self, print_fn: Callable[[str], Any] | None = None) -> None:
+        """Print a table of the layers, their output shapes and their numbers of weights.
+
+        Parameters
+        ----------
+        print_fn : callable, optional
+            Gets each line; `print` if None.
+
+        Examples
+        --------
+        >>> import minicnn
+        >>> model = minicnn.models.Sequential([minicnn.Input((4,)), minicnn.layers.Dense(2)])
+        >>> model.summary()
+        Model: "sequential"
+        _____________________________________________
+        Layer (type)        Output shape      Param #
+        =============================================
+        input (InputLayer)  (None, 4)               0
+        dense (Dense)       (None, 2)              10
+        =============================================
+        Total params: 10 (40.00 B)
+        """
+        show = print if print_fn is None else print_fn
+        branches = any(node.layer.merges for node in self._nodes)
+        header = ["Layer (type)", "Output shape", "Param #"] + ["Connected to"] * branches
+        rows = []
+        for node in self._nodes:
+            layer = node.layer
+            row = [f"{layer.name} ({type(layer).__name__})", str(node.shape), f"{layer.count_params():,}"]
+            rows.append(row + [", ".join(str(parent.layer.name) for parent in node.inputs)] * branches)
+        widths = [max(len(row[i]) for row in [header, *rows]) + 2 * (i != 2) for i in range(len(header))]
+        widths[1] += 2
+
+        def line(row: list[str]) -> str:
+            cells = [cell.rjust(width) if i == 2 else cell.ljust(width) for i, (cell, width) in enumerate(zip(row, widths, strict=True))]
+            return "".join(cells[:3]) + "".join(f"  {cell}" for cell in cells[3:])
+
+        size = len(line(header).rstrip())
+        show(f'Model: "{self.name}"')
+        show("_" * size)
+        show(line(header).rstrip())
+        show("=" * size)
+        for row in rows:
+            show(line(row).rstrip())
+        show("=" * size)
+        show(f"Total params: {self.count_params():,} ({_bytes(sum(w.nbytes for w in self.weights()))})")
+
+    def ensure_built(self, x: Any) -> None:
+        """Do nothing: the graph knows its shapes. A `Sequential` without an input learns them here."""
+
+    def _require_compiled(self, method: str) -> None:
+        if self.optimizer is None:
+            raise StateError(f'call model.compile(optimizer, loss, metrics=["accuracy"]) before model.{method}.')
+
+    def __repr__(self) -> str:
+        return f'<{type(self).__name__} "{self.name}": {len(self.layers)} layers, {self.count_params():,} weights>'
+
+
+class Sequential(Model):
+    """A model whose layers follow one another.
+
+    Parameters
+    ----------
+    layers : sequence of Layer
+        Begins with ``Input(shape)``; without one, the first batch tells the shape.
+    name : str
+
+    Raises
+    ------
+    ArgumentError
+        If an element is not a layer, or a layer occurs twice.
+
+    Examples
+    --------
+    >>> import minicnn
+    >>> from minicnn import layers
+    >>> model = minicnn.models.Sequential([minicnn.Input((8, 8, 1)), layers.Flatten(), layers.Dense(3)])
+    >>> model
+    <Sequential "sequential": 3 layers, 195 weights>
+    """
+
+    def __init__(self, layers: Sequence[Any] = (), name: str = "sequential") -> None:
+        self._waiting: list[Layer] = []
+        self.name = name
+        self.optimizer = self.loss = self.class_names = None
+        self.metrics = []
+        self.stop_training = False
+        self._nodes = []
+        for layer in layers:
+            self.add(layer)
+
+    def add(self, layer: Any) -> None:
+        """Append a layer."""
+        if isinstance(layer, Node) and isinstance(layer.layer, InputLayer) and not self._nodes and not self._waiting:
+            self._connect(layer, layer)
+        elif not isinstance(layer, Layer):
+            raise ArgumentError(f"Sequential expects layers, the first may be Input(shape). Received: {layer!r}")
+        elif self._nodes:
+            self._connect(self._nodes[0], layer(self._nodes[-1]))
+        else:
+            self._waiting.append(layer)
+
+    def build(self, input_shape: tuple[int, ...]) -> None:
+        """Fix the shapes for inputs of `input_shape`, which leaves the batch axis out, and make the weights."""
+        waiting, self._waiting = self._waiting, []
+        for layer in [Input(input_shape), *waiting]:
+            self.add(layer)
+        self._check_head()
+
+    def ensure_built(self, x: Any) -> None:
+        """Build the model for the shape of the batch, array or data set x if that has not been done."""
+        if not self._nodes:
+            shape = getattr(x, "image_shape", None) or np.shape(x)[1:]
+            self.build(tuple(shape))
+
+
+def load_model(path: str | os.PathLike) -> Model:
+    """Return the model that `Model.save` wrote: architecture, weights, optimizer, loss and class names.
+
+    Raises
+    ------
+    DataNotFoundError
+        If there is no such file.
+    DataError
+        If it is not a model of this package, or is damaged.
+
+    Examples
+    --------
+    >>> import tempfile, minicnn
+    >>> model = minicnn.models.Sequential([minicnn.Input((4,)), minicnn.layers.Dense(2)])
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     model.save(f"{folder}/model.safetensors")
+    ...     minicnn.models.load_model(f"{folder}/model.safetensors")
+    <Model "sequential": 2 layers, 10 weights>
+    """
+    tensors, description = saving.read(path)
+    try:
+        model = _from_config(description)
+        names = list(model._named_weights())
+        model.set_weights([tensors[name] for name in names])
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        raise DataError(f"{path} does not describe a model that can be built: {error}. Save the model again.") from None
+    return model
+
+
+def _from_config(description: dict[str, Any]) -> Model:
+    nodes: list[Node] = []
+    for entry in description["layers"]:
+        kind = getattr(all_layers, entry["class"]) if entry["class"] in all_layers.__all__ else None
+        if not (isinstance(kind, type) and issubclass(kind, Layer)):
+            raise ArgumentError(f"unknown layer {entry['class']!r}")
+        layer = kind(**entry["config"], name=entry["name"])
+        layer.dtype = entry["dtype"]
+        parents = [nodes[i] for i in entry["inputs"]]
+        if isinstance(layer, InputLayer):
+            nodes.append(Node(layer, (), layer.output_shape))
+        else:
+            nodes.append(layer(parents if layer.merges else parents[0]))
+    model = Model(nodes[0], nodes[-1], description["name"])
+    model.class_names = description["class_names"]
+    if (compiled := description["compiled"]) is not None:
+        options = dict(compiled["optimizer"])
+        optimizer = optimizers.OPTIMIZERS[options.pop("class").lower()](**options)
+        loss = losses.SparseCategoricalCrossentropy(**compiled["loss"])
+        model.compile(optimizer, loss, compiled["metrics"])
+    return model
+
+
+def _single(value: Any, what: str) -> Node:
+    node = value[0] if isinstance(value, (list, tuple)) and len(value) == 1 else value
+    if not isinstance(node, Node):
+        raise ArgumentError(f"Model({what}) expects one symbolic tensor. Received: {value!r}")
+    return node
+
+
+def _topological_order(last: Node) -> list[Node]:
+    """Return the nodes that `last` depends on, each after its inputs; without recursion, so that depth is no limit."""
+    order: list[Node] = []
+    stack = [(last, False)]
+    seen: set[Node] = set()
+    while stack:
+        node, finished = stack.pop()
+        if finished:
+            order.append(node)
+        elif node not in seen:
+            seen.add(node)
+            stack.append((node, True))
+            stack.extend((parent, False) for parent in reversed(node.inputs))
+    return order
+
+
+def _name_layers(layers: Sequence[Layer]) -> None:
+    """Give unnamed layers Keras's names, counted within the model: conv2d, conv2d_1, ..."""
+    taken = {layer.name for layer in layers if layer.name}
+    if len(taken) < sum(layer.name is not None for layer in layers):
+        raise ArgumentError(f"layer names must differ. Received: {[layer.name for layer in layers if layer.name]}")
+    for layer in layers:
+        number = 0
+        while layer.name is None:
+            name = layer.base_name + f"_{number}" * (number > 0)
+            if name not in taken:
+                layer.name = name
+                taken.add(name)
+            number += 1
+
+
+def _bytes(size: float) -> str:
+    for unit in ("B", "KB", "MB"):
+        if size < 1024:
+            return f"{size:.2f} {unit}"
+        size /= 1024
+    return f"{size:.2f} GB"

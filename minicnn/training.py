@@ -1,0 +1,178 @@
+"""The loops: fit, evaluate, predict, and the one step that they repeat.
+
+They use a model through `forward`, `backward`, `logits`, `loss`, `optimizer`, `metrics` and `stop_training` alone.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from minicnn.callbacks import Callback, CallbackList, History
+from minicnn.data import Dataset
+from minicnn.errors import ArgumentError, DataError, DtypeError, ShapeError
+from minicnn.losses import check_labels
+
+
+class Running:
+    """Sample-weighted running means of an epoch: each batch counts as often as it has images.
+
+    >>> import numpy as np
+    >>> running = Running(["loss", "accuracy"])
+    >>> running.add(np.array([1.0, 3.0]), np.array([True, False]))
+    {'loss': 2.0, 'accuracy': 0.5}
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.names = names
+        self.samples, self.loss, self.correct = 0, 0.0, 0
+
+    def add(self, losses: np.ndarray, correct: np.ndarray) -> dict[str, float]:
+        """Add a batch's losses (N,) and whether each prediction was right (N,); return the means so far."""
+        self.samples += len(losses)
+        self.loss += float(losses.mean()) * len(losses)
+        self.correct += int(correct.sum())
+        means = {"loss": self.loss / self.samples, "accuracy": self.correct / self.samples}
+        return {name: means[name] for name in self.names}
+
+
+def train_step(model: Any, images: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Update the model's weights once; return the losses and hits of the batch, (N,) each, from before the update."""
+    losses, correct, dz = _judge(model, images, labels, training=True)
+    model.backward(dz, from_logits=True)
+    model.optimizer.apply(model.gradients(), model.weights())
+    return losses, correct
+
+
+def fit(
+    model: Any,
+    x: Any,
+    y: Any = None,
+    batch_size: int | None = None,
+    epochs: int = 1,
+    verbose: int | str = "auto",
+    callbacks: Callback | Sequence[Callback] | None = None,
+    validation_data: Any = None,
+    shuffle: bool = True,
+    initial_epoch: int = 0,
+) -> History:
+    """Train; see `Model.fit`."""
+    batches = as_batches(x, y, batch_size, shuffle)
+    validation = None if validation_data is None else _validation_batches(validation_data, batch_size)
+    model.class_names = getattr(batches, "class_names", None) or model.class_names
+    model.stop_training = False
+    hooks = CallbackList(callbacks, model, epochs, _length(batches), verbose)
+    logs: dict[str, float] = {}
+    hooks.call("on_train_begin", logs)
+    for epoch in range(initial_epoch, epochs):
+        hooks.call("on_epoch_begin", epoch, {})
+        running, logs = Running(model.metrics), {}
+        for step, (images, labels) in enumerate(_pairs(batches)):
+            hooks.call("on_train_batch_begin", step, {})
+            logs = running.add(*train_step(model, images, labels))
+            hooks.call("on_train_batch_end", step, logs)
+            if model.stop_training:
+                break
+        _check_any(running)
+        if validation is not None:
+            hooks.call("on_test_begin", {})
+            measured = _measure(model, validation)
+            hooks.call("on_test_end", measured)
+            logs = logs | {f"val_{name}": value for name, value in measured.items()}
+        hooks.call("on_epoch_end", epoch, logs)
+        if model.stop_training:
+            break
+    hooks.call("on_train_end", logs)
+    return hooks.history
+
+
+def evaluate(
+    model: Any, x: Any, y: Any = None, batch_size: int | None = None, verbose: int | str = "auto"
+) -> list[float]:
+    """Measure loss and metrics; see `Model.evaluate`."""
+    batches = as_batches(x, y, batch_size, shuffle=False)
+    hooks = CallbackList(None, model, 1, _length(batches), verbose)
+    hooks.call("on_epoch_begin", 0, {})
+    logs = _measure(model, batches, hooks)
+    hooks.call("on_epoch_end", 0, logs)
+    return list(logs.values())
+
+
+def predict(model: Any, x: Any, batch_size: int | None = None, verbose: int | str = 0) -> np.ndarray:
+    """Compute outputs; see `Model.predict`."""
+    if hasattr(x, "__array__") or isinstance(x, (list, tuple)):
+        images = np.asarray(x)
+        size = _batch_size(batch_size)
+        batches: Any = [images[start : start + size] for start in range(0, len(images), size)]
+    else:
+        batches = as_batches(x, None, batch_size, shuffle=False)
+    hooks = CallbackList(None, model, 1, _length(batches), verbose)
+    hooks.call("on_epoch_begin", 0, {})
+    outputs = []
+    for step, batch in enumerate(batches):
+        outputs.append(model.forward(batch[0] if isinstance(batch, tuple) else batch))
+        hooks.call("on_train_batch_end", step, {})
+    hooks.call("on_epoch_end", 0, {})
+    if not outputs:
+        raise DataError("there is nothing to predict: the data set gave no batches. Check where it was read from.")
+    return np.concatenate(outputs)  # (N, K)
+
+
+def as_batches(x: Any, y: Any, batch_size: int | None, shuffle: bool) -> Iterable:
+    """Return the batches of a data set, or of the arrays x (N, H, W, C) and y (N,)."""
+    if y is not None:
+        return Dataset.from_arrays(np.asarray(x), np.asarray(y), _batch_size(batch_size), shuffle=shuffle).prefetch(2)
+    if hasattr(x, "__array__"):
+        raise ArgumentError("labels are missing: pass arrays as (x, y), or a data set of (images, labels) batches.")
+    if not isinstance(x, Iterable):
+        raise DtypeError(f"expected arrays or a data set of (images, labels) batches. Received: {type(x).__name__}")
+    if batch_size is not None:
+        raise ArgumentError("batch_size goes with arrays only: a data set comes in batches of its own.")
+    return x
+
+
+def _validation_batches(data: Any, batch_size: int | None) -> Iterable:
+    if isinstance(data, (tuple, list)) and len(data) == 2:
+        return as_batches(*data, batch_size, shuffle=False)
+    return as_batches(data, None, None, shuffle=False)
+
+
+def _batch_size(batch_size: int | None) -> int:
+    return 32 if batch_size is None else batch_size  # Keras's default
+
+
+def _length(batches: Any) -> int | None:
+    return len(batches) if hasattr(batches, "__len__") else None
+
+
+def _pairs(batches: Iterable) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    for batch in batches:
+        if not isinstance(batch, (tuple, list)) or len(batch) != 2:
+            raise DataError(f"a data set must give (images, labels) pairs. Received: {type(batch).__name__}")
+        yield batch[0], batch[1]
+
+
+def _judge(model: Any, images: np.ndarray, labels: np.ndarray, training: bool) -> tuple[np.ndarray, ...]:
+    """Return losses (N,), hits (N,) and the gradient of the mean loss with respect to the logits (N, K)."""
+    predictions = model.forward(images, training)
+    if len(predictions) == 0:
+        raise DataError("a batch without images. Check how the data set was made.")
+    labels = check_labels(labels, predictions)
+    losses, dz = model.loss.value_and_gradient(model.logits(), labels)
+    return losses, predictions.argmax(axis=1) == labels, dz
+
+
+def _measure(model: Any, batches: Iterable, hooks: CallbackList | None = None) -> dict[str, float]:
+    running, logs = Running(model.metrics), {}
+    for step, (images, labels) in enumerate(_pairs(batches)):
+        losses, correct, _ = _judge(model, images, labels, training=False)
+        logs = running.add(losses, correct)
+        if hooks is not None:
+            hooks.call("on_train_batch_end", step, logs)
+    _check_any(running)
+    return logs
+
+
+def _check_any(running: Running) -> None:
+    if running.samples == 0:
+        raise DataError("the data set gave no batches, so there is nothing to learn or measure. Check where it was read from.")
