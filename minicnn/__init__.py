@@ -1,6 +1,6 @@
 """minicnn: a convolutional network written out, every layer forward and backward, every gradient checked."""
 
-from minicnn import callbacks, data, layers, losses, models, optimizers, utils
+from minicnn import callbacks, data, gradcheck, layers, losses, models, optimizers, utils
 from minicnn.config import floatx, set_floatx
 from minicnn.data import AUTOTUNE
 from minicnn.errors import MinicnnError
@@ -19,6 +19,7 @@ __all__ = [
     "data",
     "floatx",
     "get_num_threads",
+    "gradcheck",
     "layers",
     "losses",
     "models",

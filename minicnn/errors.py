@@ -7,6 +7,10 @@ A message names the thing, says what was expected and what came, and ends with w
 True
 """
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class MinicnnError(Exception):
     """Base of all errors of this package: catch it to catch them all."""
@@ -42,3 +46,28 @@ class OutputError(MinicnnError, OSError):
 
 class TrainingError(MinicnnError, ArithmeticError):
     """A training run whose loss is no longer a finite number."""
+
+
+@contextmanager
+def plain_exit() -> Iterator[None]:
+    """End the program with one line and status 2 instead of a traceback when one of our errors comes out of the block.
+
+    Ctrl-C ends it with one line and status 130, as shells expect.
+
+    Examples
+    --------
+    >>> from minicnn.errors import DataError, plain_exit
+    >>> with plain_exit():
+    ...     raise DataError("cat.png is not an image.")
+    Traceback (most recent call last):
+        ...
+    SystemExit: 2
+    """
+    try:
+        yield
+    except MinicnnError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        raise SystemExit(130) from None

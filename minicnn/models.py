@@ -1,6 +1,5 @@
 """Models: layers joined to a graph that runs forward, backward, and learns."""
 
-import json
 import os
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -365,12 +364,12 @@ class Model:
         >>> model = minicnn.models.Sequential([minicnn.Input((4,)), minicnn.layers.Dense(2)])
         >>> model.summary()
         Model: "sequential"
-        _____________________________________________
-        Layer (type)        Output shape      Param #
-        =============================================
-        input (InputLayer)  (None, 4)               0
-        dense (Dense)       (None, 2)              10
-        =============================================
+        _________________________________________________
+        Layer (type)              Output shape    Param #
+        =================================================
+        input_layer (InputLayer)  (None, 4)             0
+        dense (Dense)             (None, 2)            10
+        =================================================
         Total params: 10 (40.00 B)
         """
         show = print if print_fn is None else print_fn
@@ -385,8 +384,9 @@ class Model:
         widths[1] += 2
 
         def line(row: list[str]) -> str:
-            cells = [cell.rjust(width) if i == 2 else cell.ljust(width) for i, (cell, width) in enumerate(zip(row, widths, strict=True))]
-            return "".join(cells[:3]) + "".join(f"  {cell}" for cell in cells[3:])
+            cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+            cells[2] = row[2].rjust(widths[2]) + "  " * branches
+            return "".join(cells)
 
         size = len(line(header).rstrip())
         show(f'Model: "{self.name}"')

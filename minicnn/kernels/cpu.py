@@ -204,24 +204,24 @@ def _im2col(x, cols, start, stop, OH, OW, kernel_size, strides, pads):
     """Fill cols with the windows of the output lines start..stop, line l being row l % OH of image l // OH."""
     (KH, KW), (SH, SW), top, left = kernel_size, strides, pads[0][0], pads[1][0]
     N, H, W, C = x.shape
-    lines = x.reshape(N, H, W * C)  # a line of x is contiguous, and so is the part of it that a window sees
+    source, target = x.reshape(x.size), cols.reshape(cols.size)
+    run = np.uint64(KW * C)  # neighbours in x are neighbours in cols: a line of a window is one run
     for line in range(start, stop):
         n, i = line // OH, line % OH
-        for j in range(OW):
-            row = (line - start) * OW + j
-            first = j * SW - left  # column of x under the window's left edge
-            q0, q1 = max(0, -first) * C, min(KW, W - first) * C  # the part of a window's line that lies inside x
-            for u in range(KH):
-                h = i * SH + u - top
-                target = cols[row, u * KW * C : (u + 1) * KW * C]
-                if h < 0 or h >= H:
-                    target[:] = 0
-                    continue
-                source = lines[n, h, first * C + q0 : first * C + q1]
-                target[:q0] = 0
-                for q in range(q1 - q0):
-                    target[q0 + q] = source[q]
-                target[q1:] = 0
+        for u in range(KH):
+            h = i * SH + u - top
+            for j in range(OW):
+                k = j * SW - left  # the column of x under the window's left edge
+                at, to = ((n * H + h) * W + k) * C, (((line - start) * OW + j) * KH + u) * KW * C
+                if 0 <= h < H and 0 <= k and k + KW <= W:
+                    at_, to_ = np.uint64(at), np.uint64(to)  # unsigned: a signed index costs a check for wrap-around
+                    for q in range(run):
+                        target[to_ + q] = source[at_ + q]
+                else:
+                    for v in range(KW):
+                        inside = 0 <= h < H and 0 <= k + v < W
+                        for q in range(v * C, (v + 1) * C):
+                            target[to + q] = source[at + q] if inside else 0
 
 
 @_jit
@@ -229,18 +229,22 @@ def _col2im(cols, x, start, stop, OH, OW, kernel_size, strides, pads):
     """Add the rows of the output lines start..stop to x: the loops of _im2col with source and target exchanged."""
     (KH, KW), (SH, SW), top, left = kernel_size, strides, pads[0][0], pads[1][0]
     N, H, W, C = x.shape
-    lines = x.reshape(N, H, W * C)
+    source, target = cols.reshape(cols.size), x.reshape(x.size)
+    run = np.uint64(KW * C)
     for line in range(start, stop):
         n, i = line // OH, line % OH
-        for j in range(OW):
-            row = (line - start) * OW + j
-            first = j * SW - left
-            q0, q1 = max(0, -first) * C, min(KW, W - first) * C
-            for u in range(max(0, top - i * SH), min(KH, H + top - i * SH)):
-                source = cols[row, u * KW * C + q0 : u * KW * C + q1]
-                target = lines[n, i * SH + u - top, first * C + q0 : first * C + q1]
-                for q in range(q1 - q0):
-                    target[q] += source[q]
+        for u in range(max(0, top - i * SH), min(KH, H + top - i * SH)):
+            h = i * SH + u - top
+            for j in range(OW):
+                k = j * SW - left
+                at, to = (((line - start) * OW + j) * KH + u) * KW * C, ((n * H + h) * W + k) * C
+                if 0 <= k and k + KW <= W:
+                    at_, to_ = np.uint64(at), np.uint64(to)
+                    for q in range(run):
+                        target[to_ + q] += source[at_ + q]
+                else:
+                    for q in range(max(0, -k) * C, min(KW, W - k) * C):
+                        target[to + q] += source[at + q]
 
 
 @_jit

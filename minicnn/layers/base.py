@@ -1,5 +1,6 @@
 """What every layer is: parameters, a forward and a backward, and a node when it is called on a symbolic tensor."""
 
+import inspect
 import re
 from dataclasses import dataclass
 from typing import Any
@@ -145,8 +146,13 @@ class Layer:
         return shape
 
     def __repr__(self) -> str:
-        arguments = ", ".join(f"{key}={value!r}" for key, value in self.get_config().items())
-        return f"{type(self).__name__}({arguments})"
+        shown = []
+        for key, value in self.get_config().items():
+            plain = value[0] if isinstance(value, list) and len(set(value)) == 1 and len(value) == 2 else value
+            default = inspect.signature(type(self).__init__).parameters[key].default
+            if not shown or plain not in (default, "linear"):
+                shown.append(f"{key}={plain!r}")
+        return f"{type(self).__name__}({', '.join(shown)})"
 
 
 def positive_int(value: Any, what: str) -> int:

@@ -77,4 +77,5 @@ class MaxPooling2D(Layer):
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments that build an equal layer, as plain JSON values."""
-        return {"pool_size": list(self.pool_size), "strides": list(self.strides), "padding": self.padding}
+        strides = None if self.strides == self.pool_size else list(self.strides)
+        return {"pool_size": list(self.pool_size), "strides": strides, "padding": self.padding}

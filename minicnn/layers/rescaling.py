@@ -21,8 +21,8 @@ class Rescaling(Layer):
     --------
     >>> import numpy as np
     >>> from minicnn.layers import Rescaling
-    >>> Rescaling(1 / 127.5, offset=-1).build((3,)).forward(np.array([[0, 51, 255]], np.uint8))
-    array([[-1. , -0.6,  1. ]], dtype=float32)
+    >>> Rescaling(1 / 2, offset=-1).build((3,)).forward(np.array([[0, 1, 255]], np.uint8))
+    array([[ -1. ,  -0.5, 126.5]], dtype=float32)
     """
 
     def __init__(self, scale: float, offset: float = 0.0, name: str | None = None) -> None:

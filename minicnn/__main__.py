@@ -1,0 +1,172 @@
+"""The command line: train, evaluate, predict, gradcheck."""
+
+import argparse
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from minicnn import baseline, callbacks, data, files, layers, models, optimizers, utils
+from minicnn.data.folders import read_images
+from minicnn.errors import ShapeError, TrainingError, plain_exit
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; return the exit status: 0, or 1 if a gradient is wrong.
+
+    Examples
+    --------
+    >>> from minicnn.__main__ import main
+    >>> main(["predict", "no-such.safetensors", "cat.png"])
+    Traceback (most recent call last):
+        ...
+    SystemExit: 2
+    """
+    parser = argparse.ArgumentParser(prog="python -m minicnn", description="A convolutional network, written out.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    command = commands.add_parser("train", help="train Model S and save it")
+    command.add_argument("--data", metavar="PATH", help="image folders train1..train5 and test, or CIFAR-10's batches")
+    command.add_argument("--epochs", type=int, default=30, help="at most this many (30)")
+    command.add_argument("--batch-size", type=int, default=64, help="images a step (64)")
+    command.add_argument("--learning-rate", type=float, default=0.01, help="of SGD with momentum 0.9 (0.01)")
+    command.add_argument("--seed", type=int, default=1, help="of the weights and of the order of the images (1)")
+    command.add_argument("--output", default="output", metavar="FOLDER", help="for model and history (output)")
+    command.add_argument("--quiet", action="store_true", help="print the results only")
+    command.set_defaults(run=train)
+
+    command = commands.add_parser("evaluate", help="measure a saved model on the test images")
+    command.add_argument("model", metavar="MODEL", help="a file that train or model.save wrote")
+    command.add_argument("--data", metavar="PATH", help="as for train")
+    command.set_defaults(run=evaluate)
+
+    command = commands.add_parser("predict", help="classify image files")
+    command.add_argument("model", metavar="MODEL", help="a file that train or model.save wrote")
+    command.add_argument("images", nargs="+", metavar="IMAGE", help="any image file: it is resized")
+    command.set_defaults(run=predict)
+
+    command = commands.add_parser("gradcheck", help="compare every gradient with finite differences")
+    command.add_argument("--entries", type=int, default=64, help="random entries a tensor of Model S; 0 checks all (64)")
+    command.add_argument("--seed", type=int, default=0, help="of weights and inputs (0)")
+    command.set_defaults(run=gradcheck)
+
+    arguments = parser.parse_args(argv)
+    with plain_exit():
+        return arguments.run(arguments)
+
+
+def train(arguments: argparse.Namespace) -> int:
+    """Train Model S; write the best model and the history."""
+    output, verbose = files.output_folder(arguments.output), 0 if arguments.quiet else 1
+    utils.set_random_seed(arguments.seed)
+    optimizer = optimizers.SGD(arguments.learning_rate, momentum=0.9)
+    splits = data.load(arguments.data, arguments.batch_size, verbose=not arguments.quiet)
+    model = baseline.model_s(len(splits.class_names))
+    model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
+    path = output / "best_model.safetensors"
+    history = model.fit(
+        splits.train,
+        validation_data=splits.validation,
+        epochs=arguments.epochs,
+        verbose=verbose,
+        callbacks=[
+            callbacks.ReduceLROnPlateau(patience=3, verbose=verbose),
+            callbacks.EarlyStopping(patience=6, restore_best_weights=True, verbose=verbose),
+            callbacks.CSVLogger(output / "history.csv"),
+            callbacks.TerminateOnNaN(),
+        ],
+    )
+    if not np.isfinite(history.history["loss"][-1]):
+        raise TrainingError(
+            "the training loss is no longer a number. Expected a finite one: "
+            f"take a smaller --learning-rate than {arguments.learning_rate:g}, or check the images."
+        )
+    model.save(path)
+    loss, accuracy = model.evaluate(splits.validation, verbose=0)
+    print(f"Validation loss {loss:.4f}, accuracy {accuracy:.2%}. The model is in {path}")
+    return 0
+
+
+def evaluate(arguments: argparse.Namespace) -> int:
+    """Print loss and metrics of a saved model on the test images."""
+    from minicnn import evaluation
+
+    model = models.load_model(arguments.model)
+    test = data.load(arguments.data).test
+    if model.optimizer is None:
+        model.compile(metrics=["accuracy"])
+    print(f"Test loss                 {model.evaluate(test, verbose=0)[0]:.4f}")
+    labels = np.concatenate([labels for _, labels in test])  # (N,)
+    for name, value in evaluation.test_metrics(labels, model.predict(test)).items():
+        print(f"Test {name:<20} {value:.2%}")
+    return 0
+
+
+def predict(arguments: argparse.Namespace) -> int:
+    """Print the three most probable classes of each image."""
+    model = models.load_model(arguments.model)
+    shape = model.layers[0].output_shape
+    if len(shape) != 3 or shape[2] not in (1, 3):
+        raise ShapeError(f"{arguments.model} does not take images: expected inputs (H, W, 1 or 3). Received: {shape}")
+    images = read_images(arguments.images, shape[:2], "rgb" if shape[2] == 3 else "grayscale")  # (N, H, W, C)
+    probabilities = model.predict(images)
+    names = model.class_names or [str(k) for k in range(probabilities.shape[1])]
+    for path, p in zip(arguments.images, probabilities, strict=True):
+        best = np.argsort(-p, kind="stable")[:3]
+        print(f"{path}: " + ", ".join(f"{names[k]} {p[k]:.1%}" for k in best))
+    return 0
+
+
+def gradcheck(arguments: argparse.Namespace) -> int:
+    """Print the worst relative error of every tensor of every layer, of a residual network and of Model S."""
+    from minicnn.gradcheck import HEADER, check_layer, check_model
+
+    utils.set_random_seed(arguments.seed)
+    checks = [partial(check_layer, layer, shape) for layer, shape in _layers()]
+    checks.append(partial(check_model, _residual_network(), name="residual network and loss"))
+    checks.append(partial(check_model, baseline.model_s(), max_entries=arguments.entries or None, name="Model S and loss"))
+    print(HEADER)
+    reports = []
+    for check in checks:
+        reports.append(check(seed=arguments.seed))
+        print(reports[-1], flush=True)
+    count, wrong = (sum(len(rows) for rows in group) for group in zip(*((r.rows, r.wrong) for r in reports), strict=True))
+    worst = max(report.worst for report in reports)
+    print(f"\n{count - wrong} of {count} tensors agree with finite differences; worst relative error {worst:.1e}")
+    return 1 if wrong else 0
+
+
+def _layers() -> list[tuple[layers.Layer, Any]]:
+    """Return every layer in the forms that differ, with small input shapes that no size divides evenly."""
+    return [
+        (layers.Conv2D(4, 3, padding="same", activation="relu"), (7, 6, 3)),
+        (layers.Conv2D(3, 3), (6, 7, 2)),
+        (layers.Conv2D(3, 3, strides=2, padding="same", use_bias=False), (8, 7, 2)),
+        (layers.Conv2D(2, (5, 2), strides=(2, 1), padding="same"), (7, 5, 3)),
+        (layers.Conv2D(3, 1, activation="softmax"), (4, 5, 2)),
+        (layers.MaxPooling2D(2), (7, 6, 3)),
+        (layers.MaxPooling2D(3, strides=2, padding="same"), (8, 7, 2)),
+        (layers.MaxPooling2D((2, 3), strides=1), (5, 6, 2)),
+        (layers.Dense(4), (6,)),
+        (layers.Dense(4, activation="relu", use_bias=False), (6,)),
+        (layers.Dense(4, activation="softmax"), (6,)),
+        (layers.ReLU(), (4, 5, 2)),
+        (layers.Softmax(), (7,)),
+        (layers.Flatten(), (3, 4, 2)),
+        (layers.Rescaling(1 / 255, offset=-0.5), (3, 4, 2)),
+        (layers.Add(), [(3, 4, 2)] * 3),
+    ]
+
+
+def _residual_network() -> models.Model:
+    inputs = layers.Input((6, 6, 3))
+    x = layers.Conv2D(4, 3, padding="same", activation="relu")(inputs)
+    y = layers.Conv2D(4, 3, padding="same", activation="relu")(x)
+    x = layers.Add()([x, layers.Conv2D(4, 3, padding="same")(y)])
+    x = layers.Flatten()(layers.MaxPooling2D(2)(layers.ReLU()(x)))
+    return models.Model(inputs, layers.Dense(5, activation="softmax")(x))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

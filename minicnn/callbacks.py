@@ -1,0 +1,523 @@
+"""What happens around the batches of a training: rates cut, weights kept, files written, progress shown.
+
+Names, arguments, rules and messages are Keras's. A callback knows its model only through ``optimizer.learning_rate``,
+``stop_training``, ``get_weights()``, ``set_weights(w)`` and ``save(path)``, so it can be tried on a stand-in.
+"""
+
+import copy
+import csv
+import os
+import shutil
+import sys
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from minicnn.errors import ArgumentError, DtypeError, OutputError
+from minicnn.files import output_folder
+
+Logs = dict[str, Any] | None
+
+
+class Callback:
+    """Base of all callbacks: subclass it and override the hooks you need; each does nothing by default.
+
+    `epoch` and `batch` count from 0. `logs` holds the running ``loss`` and ``accuracy``, at the end of an epoch also
+    ``val_loss`` and ``val_accuracy``; what a callback adds to it there, later callbacks and the history see.
+
+    Attributes
+    ----------
+    model
+        The model in training.
+    params : dict
+        ``epochs``, ``steps`` (batches an epoch) and ``verbose``.
+
+    Examples
+    --------
+    >>> class Shout(Callback):
+    ...     def on_epoch_end(self, epoch, logs=None):
+    ...         print(f"EPOCH {epoch + 1}: {logs['loss']:.2f}!")
+    >>> Shout().on_epoch_end(0, {"loss": 2.3})
+    EPOCH 1: 2.30!
+    """
+
+    model: Any = None
+    params: dict[str, Any] | None = None
+
+    def set_model(self, model: Any) -> None:
+        self.model = model
+
+    def set_params(self, params: dict[str, Any]) -> None:
+        self.params = params
+
+    def on_train_begin(self, logs: Logs = None) -> None: ...
+    def on_train_end(self, logs: Logs = None) -> None: ...
+    def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None: ...
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None: ...
+    def on_train_batch_begin(self, batch: int, logs: Logs = None) -> None: ...
+    def on_train_batch_end(self, batch: int, logs: Logs = None) -> None: ...
+    def on_test_begin(self, logs: Logs = None) -> None: ...
+    def on_test_end(self, logs: Logs = None) -> None: ...
+
+
+class Monitor(Callback):
+    """Base of the callbacks that watch one of the logs and ask whether it got better.
+
+    Parameters
+    ----------
+    monitor : str
+        Its name in the logs.
+    mode : {"auto", "min", "max"}
+        Whether lower or higher is better; "auto" takes "max" for accuracies and AUCs, else "min".
+    min_delta : float
+        A smaller change is no improvement.
+
+    Raises
+    ------
+    ArgumentError
+        For another `mode`.
+    """
+
+    def __init__(self, monitor: str = "val_loss", mode: str = "auto", min_delta: float = 0.0):
+        if mode not in ("auto", "min", "max"):
+            raise ArgumentError(f'{type(self).__name__} expects mode="auto", "min" or "max". Received: mode={mode!r}')
+        if mode == "auto":
+            mode = "max" if "acc" in monitor or monitor.endswith("auc") else "min"
+        self.monitor = monitor
+        self.mode = mode
+        self.min_delta = abs(min_delta) if mode == "max" else -abs(min_delta)  # signed: it points to what is better
+        self.best = self.worst = -np.inf if mode == "max" else np.inf
+
+    def better(self, value: float, reference: float) -> bool:
+        """Tell whether `value` is strictly better than `reference`; a NaN never is."""
+        return value > reference if self.mode == "max" else value < reference
+
+    def current(self, logs: dict[str, Any]) -> float | None:
+        """Return the monitored value, or warn with the names there are and return None."""
+        if self.monitor not in logs:
+            problem = f"{type(self).__name__} is conditioned on metric `{self.monitor}` which is not available."
+            warnings.warn(f"{problem} Available metrics are: {','.join(logs)}", stacklevel=3)
+        return logs.get(self.monitor)
+
+
+class ReduceLROnPlateau(Monitor):
+    """Multiply the learning rate by `factor` after `patience` epochs without improvement.
+
+    The rate used in each epoch is added to its logs as ``learning_rate``. `best` survives a cut.
+
+    Parameters
+    ----------
+    monitor, mode, min_delta
+        See `Monitor`.
+    factor : float
+        At least 0 and below 1.
+    patience, cooldown : int
+        Epochs without improvement before a cut; epochs after it that do not count.
+    verbose : int
+        1 prints a line at each cut.
+    min_lr : float
+        The rate never goes below it.
+
+    Raises
+    ------
+    ArgumentError
+        If `factor` is not in [0, 1), or `patience`, `cooldown` or `min_lr` is negative.
+    """
+
+    def __init__(
+        self,
+        monitor: str = "val_loss",
+        factor: float = 0.1,
+        patience: int = 10,
+        verbose: int = 0,
+        mode: str = "auto",
+        min_delta: float = 1e-4,
+        cooldown: int = 0,
+        min_lr: float = 0.0,
+    ):
+        super().__init__(monitor, mode, min_delta)
+        if not 0 <= factor < 1:
+            raise ArgumentError(f"ReduceLROnPlateau expects 0 <= factor < 1, such as 0.1. Received: factor={factor!r}")
+        _check_not_negative(self, patience=patience, cooldown=cooldown, min_lr=min_lr)
+        self.factor, self.min_lr = factor, min_lr
+        self.patience, self.cooldown, self.verbose = patience, cooldown, verbose
+        self.on_train_begin()
+
+    def on_train_begin(self, logs: Logs = None) -> None:
+        self.best = self.worst
+        self.wait = 0
+        self.cooldown_counter = 0
+
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
+        logs = {} if logs is None else logs
+        rate = logs["learning_rate"] = float(self.model.optimizer.learning_rate)
+        current = self.current(logs)
+        if current is None:
+            return
+        if self.cooldown_counter > 0:
+            self.cooldown_counter -= 1
+            self.wait = 0
+        if self.better(current, self.best + self.min_delta):
+            self.best = current
+            self.wait = 0
+        elif self.cooldown_counter == 0:
+            self.wait += 1
+            if self.wait >= self.patience and rate > float(np.float32(self.min_lr)):  # the rate is a float32 too
+                rate = max(rate * self.factor, self.min_lr)
+                self.model.optimizer.learning_rate = rate
+                if self.verbose > 0:
+                    _say(f"Epoch {epoch + 1}: ReduceLROnPlateau reducing learning rate to {rate}.")
+                self.cooldown_counter = self.cooldown
+                self.wait = 0
+
+
+class EarlyStopping(Monitor):
+    """Stop the training after `patience` epochs without improvement.
+
+    Parameters
+    ----------
+    monitor, mode, min_delta
+        See `Monitor`.
+    patience : int
+        Epochs without improvement before the stop.
+    verbose : int
+        1 tells of the stop and of the weights restored.
+    baseline : float, optional
+        An improvement restarts the waiting only if it beats this as well.
+    restore_best_weights : bool
+        When training ends, whatever ended it, give the model its weights of the best epoch (as Keras 3; Keras 2 did
+        so only when it had stopped the training itself). The learning rate and the velocities stay as they are.
+    start_from_epoch : int
+        Epochs to let pass first.
+
+    Raises
+    ------
+    ArgumentError
+        If `patience` or `start_from_epoch` is negative.
+    """
+
+    def __init__(
+        self,
+        monitor: str = "val_loss",
+        min_delta: float = 0,
+        patience: int = 0,
+        verbose: int = 0,
+        mode: str = "auto",
+        baseline: float | None = None,
+        restore_best_weights: bool = False,
+        start_from_epoch: int = 0,
+    ):
+        super().__init__(monitor, mode, min_delta)
+        _check_not_negative(self, patience=patience, start_from_epoch=start_from_epoch)
+        self.patience, self.verbose, self.baseline = patience, verbose, baseline
+        self.restore_best_weights, self.start_from_epoch = restore_best_weights, start_from_epoch
+        self.on_train_begin()
+
+    def on_train_begin(self, logs: Logs = None) -> None:
+        self.best = self.worst
+        self.wait = 0
+        self.stopped_epoch = 0
+        self.best_epoch = 0
+        self.best_weights: list | None = None
+
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
+        current = self.current(logs or {})
+        if current is None or epoch < self.start_from_epoch:
+            return
+        self.wait += 1
+        improved = self.better(current - self.min_delta, self.best)
+        if improved:
+            self.best = current
+        if improved or (self.restore_best_weights and self.best_weights is None):  # even of a first epoch that gave NaN
+            self.best_epoch = epoch
+            if self.restore_best_weights:
+                self.best_weights = copy.deepcopy(self.model.get_weights())
+        if improved and (self.baseline is None or self.better(current - self.min_delta, self.baseline)):
+            self.wait = 0
+        elif not improved and self.wait >= self.patience and epoch > 0:
+            self.stopped_epoch = epoch
+            self.model.stop_training = True
+
+    def on_train_end(self, logs: Logs = None) -> None:
+        if self.stopped_epoch > 0 and self.verbose > 0:
+            _say(f"Epoch {self.stopped_epoch + 1}: early stopping")
+        if self.best_weights is not None:
+            if self.verbose > 0:
+                _say(f"Restoring model weights from the end of the best epoch: {self.best_epoch + 1}.")
+            self.model.set_weights(self.best_weights)
+
+
+class ModelCheckpoint(Monitor):
+    """Save the model after every epoch, or after those only that are the best so far.
+
+    Parameters
+    ----------
+    filepath : path
+        Braces name the logs and the epoch, from 1: ``"{epoch:02d}-{val_loss:.2f}.keras"``. Folders are made.
+    monitor, mode
+        See `Monitor`.
+    verbose : int
+        1 prints a line an epoch.
+    save_best_only : bool
+        Save only when the monitored value is strictly better than ever before.
+    save_weights_only : bool
+        Call the model's ``save_weights`` instead of its ``save``.
+    save_freq : {"epoch"}
+        Keras can count batches instead; minicnn cannot.
+    initial_value_threshold : float, optional
+        The first value to beat.
+
+    Raises
+    ------
+    ArgumentError
+        For another `save_freq`; at the first save, if `filepath` names what the logs lack.
+    OutputError
+        If the folder cannot be written.
+    """
+
+    def __init__(
+        self,
+        filepath: str | os.PathLike,
+        monitor: str = "val_loss",
+        verbose: int = 0,
+        save_best_only: bool = False,
+        save_weights_only: bool = False,
+        mode: str = "auto",
+        save_freq: str = "epoch",
+        initial_value_threshold: float | None = None,
+    ):
+        super().__init__(monitor, mode)
+        if save_freq != "epoch":
+            raise ArgumentError(f'ModelCheckpoint expects save_freq="epoch". Received: save_freq={save_freq!r}')
+        self.filepath, self.verbose = os.fspath(filepath), verbose
+        self.save_best_only, self.save_weights_only = save_best_only, save_weights_only
+        self.best = self.worst if initial_value_threshold is None else initial_value_threshold
+
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
+        logs = logs or {}
+        improvement = ""
+        if self.save_best_only:
+            current = self.current(logs)
+            if current is None:
+                return
+            if not self.better(current, self.best):
+                if self.verbose > 0:
+                    _say(f"Epoch {epoch + 1}: {self.monitor} did not improve from {self.best:.5f}")
+                return
+            improvement = f"{self.monitor} improved from {self.best:.5f} to {current:.5f}, "
+            self.best = current
+        fields = {**logs, "epoch": epoch + 1}
+        try:
+            path = self.filepath.format(**fields)
+        except (LookupError, ValueError, AttributeError) as error:
+            problem = f"ModelCheckpoint cannot fill in filepath={self.filepath!r} ({type(error).__name__}: {error})"
+            raise ArgumentError(f"{problem}. Expected in braces only: {', '.join(fields)}") from error
+        if self.verbose > 0:
+            _say(f"Epoch {epoch + 1}: {improvement}saving model to {path}")
+        output_folder(Path(path).parent)
+        save = self.model.save_weights if self.save_weights_only else self.model.save
+        save(path)
+
+
+class History(Callback):
+    """Keep every epoch's logs; ``fit`` returns it.
+
+    Attributes
+    ----------
+    epoch : list of int
+        The epochs, from 0.
+    history : dict of list
+        ``loss``, ``accuracy``, ``val_loss``, ``val_accuracy``, ``learning_rate``: a value an epoch.
+    """
+
+    def __init__(self) -> None:
+        self.epoch: list[int] = []
+        self.history: dict[str, list] = {}
+
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
+        self.epoch.append(epoch)
+        for name, value in (logs or {}).items():
+            self.history.setdefault(name, []).append(value)
+
+
+class CSVLogger(Callback):
+    """Write a row an epoch, ``epoch`` from 0 and the logs in the order of their names, as soon as it ends.
+
+    Parameters
+    ----------
+    filename : path
+        Its folder is made if it is missing.
+    separator : str
+        One character.
+    append : bool
+        Go on under the columns of a file that is there, instead of starting it anew.
+
+    Raises
+    ------
+    ArgumentError
+        If `separator` is not one character.
+    OutputError
+        When training begins, if the file cannot be written; later, if the disk is full.
+    """
+
+    def __init__(self, filename: str | os.PathLike, separator: str = ",", append: bool = False):
+        if not isinstance(separator, str) or len(separator) != 1:
+            raise ArgumentError(f"CSVLogger expects separator to be one character. Received: {separator!r}")
+        self.filename, self.separator, self.append = os.fspath(filename), separator, append
+
+    def on_train_begin(self, logs: Logs = None) -> None:
+        output_folder(Path(self.filename).parent)
+        with _writing(self.filename, "a" if self.append else "w"):
+            pass
+
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
+        row = {**(logs or {}), "epoch": epoch}
+        with _writing(self.filename, "a+") as file:  # opened and closed for each row: a kill loses nothing
+            file.seek(0)
+            columns = next(csv.reader(file, delimiter=self.separator), None)
+            writer = csv.writer(file, delimiter=self.separator, lineterminator="\n")
+            if columns is None:
+                columns = ["epoch", *sorted(logs or {})]
+                writer.writerow(columns)
+            writer.writerow([row.get(name, "NA") for name in columns])
+
+
+class TerminateOnNaN(Callback):
+    """End the training at the first batch whose running loss is not finite."""
+
+    def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
+        if not np.isfinite((logs or {}).get("loss", 0.0)):
+            _say(f"Batch {batch}: Invalid loss, terminating training")
+            self.model.stop_training = True
+
+
+class ProgressBar(Callback):
+    """Show an epoch while it runs and close it with a line of its figures; ``fit`` adds one.
+
+    ``params["verbose"]``: 0 is silent; 1 or "auto" draws a bar on a terminal and prints plain lines elsewhere; 2 prints
+    one line an epoch. An evaluation is shown as a training of one epoch, which needs no title.
+    """
+
+    def __init__(self) -> None:
+        self.bar: Any = None
+
+    def set_params(self, params: dict[str, Any]) -> None:
+        if params["verbose"] not in ("auto", 0, 1, 2):
+            raise ArgumentError(f'verbose must be "auto", 0, 1 or 2. Received: {params["verbose"]!r}')
+        self.verbose = 1 if params["verbose"] == "auto" else int(params["verbose"])
+        self.epochs, self.steps = params["epochs"], params["steps"]
+
+    def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
+        self.title = f"Epoch {epoch + 1}/{self.epochs}" if self.epochs > 1 else ""
+        self.seen = 0
+        self.started = time.perf_counter()
+        if self.verbose == 1 and self.title:
+            _say(self.title)
+        if self.verbose == 1 and sys.stdout.isatty():
+            from tqdm import tqdm
+
+            width = shutil.get_terminal_size().columns - 1  # 79 where the terminal does not tell
+            self.bar = tqdm(total=self.steps, unit="step", file=sys.stdout, leave=False, ncols=width, nrows=20)
+
+    def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
+        self.seen += 1
+        if self.bar is not None:
+            self.bar.set_postfix_str(" - ".join(_figures(logs)), refresh=False)
+            self.bar.update()
+
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
+        self.clear()
+        if self.verbose == 0:
+            return
+        seconds = time.perf_counter() - self.started
+        line = [f"{self.seen}/{self.steps or self.seen}", f"{seconds:.0f}s {_per_step(seconds / max(self.seen, 1))}"]
+        if self.verbose == 2 and self.title:
+            line.insert(0, self.title)  # the only line of its epoch says which one it is
+        _say(" - ".join(line + _figures(logs)))
+
+    def clear(self) -> None:
+        """Take the bar off the terminal, if there is one."""
+        if self.bar is not None:
+            self.bar.close()
+            self.bar = None
+
+
+class CallbackList:
+    """The callbacks of a training: the user's in their order, then the history, then the progress bar.
+
+    So each sees what the earlier ones added to the logs, and an epoch's closing line follows their messages. A
+    `History` or `ProgressBar` of the user's takes the place of ours. `DtypeError` for what is not a `Callback`.
+
+    >>> hooks = CallbackList([], model=None, verbose=0)
+    >>> hooks.call("on_epoch_end", 0, {"loss": 2.3})
+    >>> hooks.history.history
+    {'loss': [2.3]}
+    """
+
+    def __init__(
+        self,
+        callbacks: Callback | Sequence[Callback] | None,
+        model: Any,
+        epochs: int = 1,
+        steps: int | None = None,
+        verbose: int | str = "auto",
+    ):
+        given = callbacks or [] if isinstance(callbacks, list | tuple | None) else [callbacks]
+        for callback in given:
+            if not isinstance(callback, Callback):
+                expected = "callbacks expects instances of minicnn.callbacks.Callback, such as EarlyStopping()"
+                raise DtypeError(f"{expected}. Received: {callback!r}")
+        self.history = next((c for c in given if isinstance(c, History)), History())
+        self.progress = next((c for c in given if isinstance(c, ProgressBar)), ProgressBar())
+        self.callbacks = [*given, *(c for c in (self.history, self.progress) if c not in given)]
+        self.call("set_model", model)
+        self.call("set_params", {"epochs": epochs, "steps": steps, "verbose": verbose})
+
+    def call(self, hook: str, *arguments: Any) -> None:
+        """Call the hook of this name of every callback: ``call("on_epoch_end", epoch, logs)``."""
+        if hook == "on_epoch_end":
+            self.progress.clear()  # what the callbacks print then starts on a line of its own
+        for callback in self.callbacks:
+            getattr(callback, hook)(*arguments)
+
+
+def _say(message: str) -> None:
+    """Print a line at once, above the bar if one is showing."""
+    from tqdm import tqdm
+
+    tqdm.write(message, file=sys.stdout)
+    sys.stdout.flush()
+
+
+def _figures(logs: Logs) -> list[str]:
+    """Return "name: value" for each of the logs: four decimals, or scientific where those would show too little."""
+    items = (logs or {}).items()
+    return [f"{name}: {value:.4f}" if abs(value) > 1e-3 else f"{name}: {value:.4e}" for name, value in items]
+
+
+def _per_step(seconds: float) -> str:
+    if seconds >= 1:
+        return f"{seconds:.0f}s/step"
+    return f"{seconds * 1e3:.0f}ms/step" if seconds >= 1e-3 else f"{seconds * 1e6:.0f}us/step"
+
+
+def _check_not_negative(owner: Callback, **values: float) -> None:
+    for name, value in values.items():
+        if not isinstance(value, int | float | np.number) or not value >= 0:
+            raise ArgumentError(f"{type(owner).__name__} expects {name} >= 0. Received: {name}={value!r}")
+
+
+@contextmanager
+def _writing(path: str, mode: str) -> Iterator[IO[str]]:
+    """Open a text file, with `OutputError` for what goes wrong there."""
+    try:
+        with open(path, mode, newline="", encoding="utf-8") as file:
+            yield file
+    except OSError as error:
+        reason = error.strerror or error
+        raise OutputError(f"cannot write {path}: {reason}. Choose a file that you may write.") from error

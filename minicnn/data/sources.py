@@ -1,0 +1,157 @@
+"""Where training, validation and test data come from: a path, the cache, the network, or the embedded digits."""
+
+import os
+import sys
+from functools import reduce
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from minicnn.data import cifar10, digits
+from minicnn.data.dataset import AUTOTUNE, Arrays, Dataset, positive_integer, random_generator
+from minicnn.data.folders import class_folders, image_dataset_from_directory
+from minicnn.errors import DataError, DataNotFoundError, OutputError
+
+FOLDERS = ["train1", "train2", "train3", "train4", "train5", "test"]
+
+
+class Splits(NamedTuple):
+    """Three data sets with the same classes.
+
+    Attributes
+    ----------
+    train : Dataset
+        Shuffled, prefetched.
+    validation, test : Dataset
+        In a fixed order.
+    name : str
+        What the data are, for people.
+    class_names : list of str
+        In the order of the labels.
+    """
+
+    train: Dataset
+    validation: Dataset
+    test: Dataset
+    name: str
+    class_names: list[str]
+
+
+def load(
+    path: str | os.PathLike | None = None, batch_size: int = 64, seed: int | None = None, verbose: bool = True
+) -> Splits:
+    """Find CIFAR-10, or take the embedded digits: `path`, else ``$MINICNN_DATA``, else cache or download, else digits.
+
+    Parameters
+    ----------
+    path : path or None
+        A folder with the image folders ``train1`` ... ``train5`` and ``test``; or CIFAR-10's binary archive, or the
+        folder it unpacks to. Image folders are batched as the notebook does it: the four training folders are batched
+        one by one, so that no batch mixes them, and the batches are shuffled. The binary version and the digits are
+        shuffled as a whole. ``train5`` and batch 5 validate.
+    batch_size : int
+        Images in a batch.
+    seed : int or None
+        Of the shuffles; None draws one from the generator of `minicnn.utils.set_random_seed`.
+    verbose : bool
+        Say what is read, and show progress on a terminal. If the digits stand in, that is said in any case.
+
+    Returns
+    -------
+    Splits
+
+    Raises
+    ------
+    DataNotFoundError
+        If `path` or ``$MINICNN_DATA`` does not exist or holds none of these.
+    DataError
+        If what it holds is broken, or its folders' classes differ.
+
+    Examples
+    --------
+    >>> import minicnn
+    >>> minicnn.data.load("no/such/folder")  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+        ...
+    minicnn.errors.DataNotFoundError: no/such/folder does not exist. Expected ...
+    """
+    batch_size, generator = positive_integer("batch_size", batch_size), random_generator(seed)
+    if path is not None:
+        return _from_path(Path(path), batch_size, generator, verbose)
+    if variable := os.environ.get("MINICNN_DATA"):
+        try:
+            return _from_path(Path(variable), batch_size, generator, verbose)
+        except (DataError, DataNotFoundError) as error:
+            raise type(error)(f"$MINICNN_DATA: {error}") from error
+    try:
+        archive = cifar10.download(verbose=verbose)
+    except (DataNotFoundError, OutputError) as error:
+        stand_in = "Using scikit-learn's 1,797 handwritten digits instead: the figures that follow are not CIFAR-10's."
+        print(f"CIFAR-10 IS NOT HERE: {error} {stand_in}", file=sys.stderr, flush=True)
+        return _from_arrays(digits.load_digits(), "digits", digits.CLASS_NAMES, batch_size, generator)
+    return _from_path(archive, batch_size, generator, verbose)
+
+
+def _from_path(path: Path, batch_size: int, generator: np.random.Generator, verbose: bool) -> Splits:
+    missing = [name for name in FOLDERS if not (path / name).is_dir()]
+    if not missing:
+        return _from_folders(path, batch_size, generator, verbose)
+    for binary in (path, path / cifar10.FOLDER):
+        if binary.is_file() or any((binary / name).is_file() for name in cifar10.BATCHES):
+            if verbose:
+                print(f"Reading CIFAR-10 from {binary}.", flush=True)
+            return _from_arrays(cifar10.load_binary(binary), "CIFAR-10", cifar10.CLASS_NAMES, batch_size, generator)
+    if not path.exists():
+        problem = "does not exist"
+    elif len(missing) < len(FOLDERS):
+        problem = f"lacks {', '.join(missing)}"
+    else:
+        problem = "holds no data set"
+    raise DataNotFoundError(
+        f"{path} {problem}. Expected the image folders {', '.join(FOLDERS)}, each with one sub-folder per class; or "
+        f"CIFAR-10's binary version ({cifar10.URL}): the archive, or the folder it unpacks to. Check the path."
+    )
+
+
+def _from_folders(path: Path, batch_size: int, generator: np.random.Generator, verbose: bool) -> Splits:
+    first, *others = [path / name for name in FOLDERS]
+    classes = class_folders(first)
+    for folder in others:  # all of them before any image is decoded
+        theirs = class_folders(folder)
+        lacking = {first: sorted(set(theirs) - set(classes)), folder: sorted(set(classes) - set(theirs))}
+        if theirs != classes:
+            received = "; ".join(f"{which} lacks {', '.join(names)}" for which, names in lacking.items() if names)
+            raise DataError(
+                f"{first} and {folder} are expected to have the same classes. Received: {received}. "
+                "Add what is missing, or remove it everywhere."
+            )
+
+    def read(name: str, shuffled_by: np.random.Generator | None) -> Dataset:
+        return image_dataset_from_directory(
+            path / name,
+            batch_size=batch_size,
+            image_size=(32, 32),
+            shuffle=shuffled_by is not None,
+            seed=shuffled_by,
+            verbose=verbose,
+        )
+
+    *folder_generators, batch_generator = generator.spawn(5)
+    parts = [read(name, own) for name, own in zip(FOLDERS[:4], folder_generators, strict=True)]
+    train = reduce(Dataset.concatenate, parts).shuffle(1000, batch_generator).prefetch(AUTOTUNE)
+    return Splits(train, read("train5", None), read("test", None), path.resolve().name, classes)
+
+
+def _from_arrays(
+    arrays: tuple[Arrays, Arrays, Arrays],
+    name: str,
+    classes: list[str],
+    batch_size: int,
+    generator: np.random.Generator,
+) -> Splits:
+    train, validation, test = (
+        Dataset.from_arrays(images, labels, batch_size, shuffle, generator, classes)
+        for (images, labels), shuffle in zip(arrays, (True, False, False), strict=True)
+    )
+    return Splits(train.prefetch(AUTOTUNE), validation, test, name, classes)
