@@ -1,7 +1,7 @@
 """The CIFAR-10 baseline, from images to a report: data, network, training, evaluation.
 
-    python examples/baseline_sgd.py                      # CIFAR-10 if it can be had, else the embedded digits
-    python examples/baseline_sgd.py --data PATH          # folders train1..train5 and test, or the binary batches
+python examples/baseline_sgd.py                      # CIFAR-10 if it can be had, else the embedded digits
+python examples/baseline_sgd.py --data PATH          # folders train1..train5 and test, or the binary batches
 """
 
 import argparse

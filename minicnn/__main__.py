@@ -47,7 +47,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     command.set_defaults(run=predict)
 
     command = commands.add_parser("gradcheck", help="compare every gradient with finite differences")
-    command.add_argument("--entries", type=int, default=64, help="random entries a tensor of Model S; 0 checks all (64)")
+    command.add_argument(
+        "--entries", type=int, default=64, help="random entries a tensor of Model S; 0 is all (64)"
+    )
     command.add_argument("--seed", type=int, default=0, help="of weights and inputs (0)")
     command.set_defaults(run=gradcheck)
 
@@ -125,13 +127,14 @@ def gradcheck(arguments: argparse.Namespace) -> int:
     utils.set_random_seed(arguments.seed)
     checks = [partial(check_layer, layer, shape) for layer, shape in _layers()]
     checks.append(partial(check_model, _residual_network(), name="residual network and loss"))
-    checks.append(partial(check_model, baseline.model_s(), max_entries=arguments.entries or None, name="Model S and loss"))
+    model_s, entries = baseline.model_s(), arguments.entries or None
+    checks.append(partial(check_model, model_s, max_entries=entries, name="Model S and loss"))
     print(HEADER)
     reports = []
     for check in checks:
         reports.append(check(seed=arguments.seed))
         print(reports[-1], flush=True)
-    count, wrong = (sum(len(rows) for rows in group) for group in zip(*((r.rows, r.wrong) for r in reports), strict=True))
+    count, wrong = sum(len(report.rows) for report in reports), sum(len(report.wrong) for report in reports)
     worst = max(report.worst for report in reports)
     print(f"\n{count - wrong} of {count} tensors agree with finite differences; worst relative error {worst:.1e}")
     return 1 if wrong else 0

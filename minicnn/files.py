@@ -31,11 +31,12 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
     Examples
     --------
     >>> import tempfile
+    >>> from pathlib import Path
     >>> from minicnn.files import replacing
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     with replacing(f"{folder}/note.txt") as temporary:
     ...         _ = temporary.write_text("whole or not at all")
-    ...     print(open(f"{folder}/note.txt").read())
+    ...     print(Path(folder, "note.txt").read_text())
     whole or not at all
     """
     path = Path(path)

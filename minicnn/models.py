@@ -75,7 +75,7 @@ class Model:
         layers = [node.layer for node in self._nodes]
         for layer in layers:
             if layers.count(layer) > 1:
-                raise ArgumentError(f"{layer} occurs twice in this model, but it keeps one batch only. Make two layers.")
+                raise ArgumentError(f"{layer} occurs twice in this model, but keeps one batch only. Make two layers.")
         _name_layers(layers)
         learning: set[Node] = set()  # nodes whose output depends on a weight
         for node in self._nodes:
@@ -98,9 +98,7 @@ class Model:
         self._output = values[self._nodes[-1]]
         return self._output
 
-    def backward(
-        self, dy: np.ndarray, from_logits: bool = False, input_gradient: bool = False
-    ) -> np.ndarray | None:
+    def backward(self, dy: np.ndarray, from_logits: bool = False, input_gradient: bool = False) -> np.ndarray | None:
         """Fill every layer's `grads` from dy (N, K), the gradient of the last output, or of its logits.
 
         Returns dx (N, H, W, C) with `input_gradient`; without it nothing is computed below the first weights.
@@ -235,9 +233,7 @@ class Model:
         """
         self._require_compiled("fit")
         self.ensure_built(x)
-        return training.fit(
-            self, x, y, batch_size, epochs, verbose, callbacks, validation_data, shuffle, initial_epoch
-        )
+        return training.fit(self, x, y, batch_size, epochs, verbose, callbacks, validation_data, shuffle, initial_epoch)
 
     def evaluate(
         self, x: Any, y: Any = None, batch_size: int | None = None, verbose: int | str = "auto"

@@ -10,7 +10,7 @@ import numpy as np
 
 from minicnn.callbacks import Callback, CallbackList, History
 from minicnn.data import Dataset
-from minicnn.errors import ArgumentError, DataError, DtypeError, ShapeError
+from minicnn.errors import ArgumentError, DataError, DtypeError
 from minicnn.losses import check_labels
 
 
@@ -133,7 +133,7 @@ def as_batches(x: Any, y: Any, batch_size: int | None, shuffle: bool) -> Iterabl
 
 def _validation_batches(data: Any, batch_size: int | None) -> Iterable:
     if isinstance(data, (tuple, list)) and len(data) == 2:
-        return as_batches(*data, batch_size, shuffle=False)
+        return as_batches(data[0], data[1], batch_size, shuffle=False)
     return as_batches(data, None, None, shuffle=False)
 
 
@@ -175,4 +175,4 @@ def _measure(model: Any, batches: Iterable, hooks: CallbackList | None = None) -
 
 def _check_any(running: Running) -> None:
     if running.samples == 0:
-        raise DataError("the data set gave no batches, so there is nothing to learn or measure. Check where it was read from.")
+        raise DataError("the data set gave no batches. Expected at least one: check where it was read from.")

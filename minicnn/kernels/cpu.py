@@ -203,7 +203,7 @@ def _elementwise(kernel, *arrays: np.ndarray) -> None:
 def _im2col(x, cols, start, stop, OH, OW, kernel_size, strides, pads):
     """Fill cols with the windows of the output lines start..stop, line l being row l % OH of image l // OH."""
     (KH, KW), (SH, SW), top, left = kernel_size, strides, pads[0][0], pads[1][0]
-    N, H, W, C = x.shape
+    _, H, W, C = x.shape
     source, target = x.reshape(x.size), cols.reshape(cols.size)
     run = np.uint64(KW * C)  # neighbours in x are neighbours in cols: a line of a window is one run
     for line in range(start, stop):
@@ -213,7 +213,7 @@ def _im2col(x, cols, start, stop, OH, OW, kernel_size, strides, pads):
             for j in range(OW):
                 k = j * SW - left  # the column of x under the window's left edge
                 at, to = ((n * H + h) * W + k) * C, (((line - start) * OW + j) * KH + u) * KW * C
-                if 0 <= h < H and 0 <= k and k + KW <= W:
+                if 0 <= h < H and k >= 0 and k + KW <= W:
                     at_, to_ = np.uint64(at), np.uint64(to)  # unsigned: a signed index costs a check for wrap-around
                     for q in range(run):
                         target[to_ + q] = source[at_ + q]
@@ -228,7 +228,7 @@ def _im2col(x, cols, start, stop, OH, OW, kernel_size, strides, pads):
 def _col2im(cols, x, start, stop, OH, OW, kernel_size, strides, pads):
     """Add the rows of the output lines start..stop to x: the loops of _im2col with source and target exchanged."""
     (KH, KW), (SH, SW), top, left = kernel_size, strides, pads[0][0], pads[1][0]
-    N, H, W, C = x.shape
+    _, H, W, C = x.shape
     source, target = cols.reshape(cols.size), x.reshape(x.size)
     run = np.uint64(KW * C)
     for line in range(start, stop):
@@ -238,7 +238,7 @@ def _col2im(cols, x, start, stop, OH, OW, kernel_size, strides, pads):
             for j in range(OW):
                 k = j * SW - left
                 at, to = (((line - start) * OW + j) * KH + u) * KW * C, ((n * H + h) * W + k) * C
-                if 0 <= k and k + KW <= W:
+                if k >= 0 and k + KW <= W:
                     at_, to_ = np.uint64(at), np.uint64(to)
                     for q in range(run):
                         target[to_ + q] += source[at_ + q]

@@ -2,6 +2,7 @@
 
 import inspect
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -105,12 +106,13 @@ class Layer:
     def __call__(self, inputs: Any) -> Node:
         """Apply the layer to one symbolic tensor, or a list of them, and return the symbolic result."""
         if isinstance(inputs, (list, tuple)) != self.merges:
-            raise ArgumentError(f"{self} expects {'a list of inputs' if self.merges else 'one input'}. Received: {inputs}")
+            expected = "a list of inputs" if self.merges else "one input"
+            raise ArgumentError(f"{self} expects {expected}. Received: {inputs}")
         nodes = tuple(inputs) if self.merges else (inputs,)
         for node in nodes:
             if not isinstance(node, Node):
                 raise DtypeError(
-                    f"{self} is called on symbolic tensors such as Input(shape) gives. Received: {type(node).__name__}. "
+                    f"{self} is called on symbolic tensors, as Input(shape) gives. Received: {type(node).__name__}. "
                     "For arrays use layer.forward(x), or put the layer into a model."
                 )
         shapes = [node.output_shape for node in nodes]
@@ -137,7 +139,7 @@ class Layer:
             raise ShapeError(f"{self} expects an array of shape ({expected}). Received: {x.shape}")
         return x if x.dtype == self.dtype else x.astype(self.dtype)
 
-    def check_rank(self, input_shape: Any, axes: str) -> Shape:
+    def check_rank(self, input_shape: Any, axes: Sequence[str]) -> Shape:
         """Return `input_shape` as a tuple if it has the named axes, such as "HWC", all of a positive size."""
         shape = tuple(input_shape) if isinstance(input_shape, (tuple, list)) else (input_shape,)
         if len(shape) != len(axes) or not all(isinstance(size, (int, np.integer)) and size > 0 for size in shape):
@@ -146,7 +148,7 @@ class Layer:
         return shape
 
     def __repr__(self) -> str:
-        shown = []
+        shown: list[str] = []
         for key, value in self.get_config().items():
             plain = value[0] if isinstance(value, list) and len(set(value)) == 1 and len(value) == 2 else value
             default = inspect.signature(type(self).__init__).parameters[key].default

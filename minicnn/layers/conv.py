@@ -91,9 +91,7 @@ class Conv2D(Layer):
         z = kernels.room(x).conv2d(self.x, w, b, self.strides, self.pads)  # (N, OH, OW, F)
         return self.activation.forward(z)
 
-    def backward(
-        self, dy: np.ndarray, from_logits: bool = False, input_gradient: bool = True
-    ) -> np.ndarray | None:
+    def backward(self, dy: np.ndarray, from_logits: bool = False, input_gradient: bool = True) -> np.ndarray | None:
         """Return dx (N, H, W, C) for dy (N, OH, OW, F) and fill `grads`.
 
         With `from_logits`, dy is the gradient before the activation. Without `input_gradient`, dx is not computed.
@@ -108,7 +106,6 @@ class Conv2D(Layer):
         return dx
 
     def get_config(self) -> dict[str, Any]:
-        """Return the arguments that build an equal layer, as plain JSON values."""
         return {
             "filters": self.filters,
             "kernel_size": list(self.kernel_size),

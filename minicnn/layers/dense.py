@@ -74,9 +74,7 @@ class Dense(Layer):
         z = kernels.room(x).dense(self.x, w, b)  # (N, units)
         return self.activation.forward(z)
 
-    def backward(
-        self, dy: np.ndarray, from_logits: bool = False, input_gradient: bool = True
-    ) -> np.ndarray | None:
+    def backward(self, dy: np.ndarray, from_logits: bool = False, input_gradient: bool = True) -> np.ndarray | None:
         """Return dx (N, In) for dy (N, units) and fill `grads`.
 
         With `from_logits`, dy is the gradient before the activation. Without `input_gradient`, dx is not computed.
@@ -89,5 +87,4 @@ class Dense(Layer):
         return dx
 
     def get_config(self) -> dict[str, Any]:
-        """Return the arguments that build an equal layer, as plain JSON values."""
         return {"units": self.units, "activation": activation_name(self.activation), "use_bias": self.use_bias}

@@ -34,7 +34,6 @@ class InputLayer(Layer):
         return dy
 
     def get_config(self) -> dict[str, Any]:
-        """Return the arguments that build an equal layer, as plain JSON values."""
         return {"shape": list(self.output_shape), "dtype": self.input_dtype}
 
 

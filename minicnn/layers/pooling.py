@@ -76,6 +76,5 @@ class MaxPooling2D(Layer):
         return kernels.room(dy).maxpool2d_backward(dy, self.argmax, x_shape, self.pool_size, self.strides, self.pads)
 
     def get_config(self) -> dict[str, Any]:
-        """Return the arguments that build an equal layer, as plain JSON values."""
         strides = None if self.strides == self.pool_size else list(self.strides)
         return {"pool_size": list(self.pool_size), "strides": strides, "padding": self.padding}

@@ -39,5 +39,4 @@ class Rescaling(Layer):
         return dy * self.scale
 
     def get_config(self) -> dict[str, Any]:
-        """Return the arguments that build an equal layer, as plain JSON values."""
         return {"scale": self.scale, "offset": self.offset}
