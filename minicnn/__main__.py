@@ -47,9 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     command.set_defaults(run=predict)
 
     command = commands.add_parser("gradcheck", help="compare every gradient with finite differences")
-    command.add_argument(
-        "--entries", type=int, default=64, help="random entries a tensor of Model S; 0 is all (64)"
-    )
+    command.add_argument("--entries", type=int, default=64, help="random entries a tensor of Model S; 0 is all (64)")
     command.add_argument("--seed", type=int, default=0, help="of weights and inputs (0)")
     command.set_defaults(run=gradcheck)
 
@@ -107,16 +105,19 @@ def evaluate(arguments: argparse.Namespace) -> int:
 
 def predict(arguments: argparse.Namespace) -> int:
     """Print the three most probable classes of each image."""
+    from minicnn.evaluation import display_name
+
     model = models.load_model(arguments.model)
     shape = model.layers[0].output_shape
     if len(shape) != 3 or shape[2] not in (1, 3):
         raise ShapeError(f"{arguments.model} does not take images: expected inputs (H, W, 1 or 3). Received: {shape}")
-    images = read_images(arguments.images, shape[:2], "rgb" if shape[2] == 3 else "grayscale")  # (N, H, W, C)
+    mode = "rgb" if shape[2] == 3 else "grayscale"
+    images = read_images(arguments.images, shape[:2], mode, photos=True)  # (N, H, W, C)
     probabilities = model.predict(images)
     names = model.class_names or [str(k) for k in range(probabilities.shape[1])]
     for path, p in zip(arguments.images, probabilities, strict=True):
         best = np.argsort(-p, kind="stable")[:3]
-        print(f"{path}: " + ", ".join(f"{names[k]} {p[k]:.1%}" for k in best))
+        print(f"{path}: " + ", ".join(f"{display_name(names[k])} {p[k]:.1%}" for k in best))
     return 0
 
 

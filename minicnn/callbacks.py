@@ -440,6 +440,12 @@ class ProgressBar(Callback):
             line.insert(0, self.title)  # the only line of its epoch says which one it is
         _say(" - ".join(line + _figures(logs)))
 
+    def __enter__(self) -> "ProgressBar":
+        return self
+
+    def __exit__(self, *problem: object) -> None:
+        self.clear()  # so that an error's message starts on a line of its own
+
     def clear(self) -> None:
         """Take the bar off the terminal, if there is one."""
         if self.bar is not None:

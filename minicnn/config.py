@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from minicnn import checks
 from minicnn.errors import ArgumentError
 
 _floatx = "float32"
@@ -69,9 +70,7 @@ def set_random_seed(seed: int) -> None:
     True
     """
     global _generator
-    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
-        raise ArgumentError(f"set_random_seed expects an integer >= 0. Received: {seed!r}")
-    _generator = np.random.default_rng(int(seed))
+    _generator = np.random.default_rng(checks.seed(seed))
 
 
 def generator() -> np.random.Generator:

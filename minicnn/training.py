@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from minicnn.callbacks import Callback, CallbackList, History
+from minicnn.checks import positive_integer
 from minicnn.data import Dataset
 from minicnn.errors import ArgumentError, DataError, DtypeError
 from minicnn.losses import check_labels
@@ -57,6 +58,7 @@ def fit(
     initial_epoch: int = 0,
 ) -> History:
     """Train; see `Model.fit`."""
+    epochs = positive_integer("epochs", epochs)
     batches = as_batches(x, y, batch_size, shuffle)
     validation = None if validation_data is None else _validation_batches(validation_data, batch_size)
     model.class_names = getattr(batches, "class_names", None) or model.class_names
@@ -64,26 +66,32 @@ def fit(
     hooks = CallbackList(callbacks, model, epochs, _length(batches), verbose)
     logs: dict[str, float] = {}
     hooks.call("on_train_begin", logs)
-    for epoch in range(initial_epoch, epochs):
-        hooks.call("on_epoch_begin", epoch, {})
-        running, logs = Running(model.metrics), {}
-        for step, (images, labels) in enumerate(_pairs(batches)):
-            hooks.call("on_train_batch_begin", step, {})
-            logs = running.add(*train_step(model, images, labels))
-            hooks.call("on_train_batch_end", step, logs)
+    with hooks.progress:
+        for epoch in range(initial_epoch, epochs):
+            hooks.call("on_epoch_begin", epoch, {})
+            logs = _train_epoch(model, batches, hooks)
+            if validation is not None:
+                hooks.call("on_test_begin", {})
+                measured = _measure(model, validation)
+                hooks.call("on_test_end", measured)
+                logs |= {f"val_{name}": value for name, value in measured.items()}
+            hooks.call("on_epoch_end", epoch, logs)
             if model.stop_training:
                 break
-        _check_any(running)
-        if validation is not None:
-            hooks.call("on_test_begin", {})
-            measured = _measure(model, validation)
-            hooks.call("on_test_end", measured)
-            logs = logs | {f"val_{name}": value for name, value in measured.items()}
-        hooks.call("on_epoch_end", epoch, logs)
-        if model.stop_training:
-            break
     hooks.call("on_train_end", logs)
     return hooks.history
+
+
+def _train_epoch(model: Any, batches: Iterable, hooks: CallbackList) -> dict[str, float]:
+    running, logs = Running(model.metrics), {}
+    for step, (images, labels) in enumerate(_pairs(batches)):
+        hooks.call("on_train_batch_begin", step, {})
+        logs = running.add(*train_step(model, images, labels))
+        hooks.call("on_train_batch_end", step, logs)
+        if model.stop_training:
+            break
+    _check_any(running)
+    return logs
 
 
 def evaluate(
@@ -92,9 +100,10 @@ def evaluate(
     """Measure loss and metrics; see `Model.evaluate`."""
     batches = as_batches(x, y, batch_size, shuffle=False)
     hooks = CallbackList(None, model, 1, _length(batches), verbose)
-    hooks.call("on_epoch_begin", 0, {})
-    logs = _measure(model, batches, hooks)
-    hooks.call("on_epoch_end", 0, logs)
+    with hooks.progress:
+        hooks.call("on_epoch_begin", 0, {})
+        logs = _measure(model, batches, hooks)
+        hooks.call("on_epoch_end", 0, logs)
     return list(logs.values())
 
 
@@ -102,17 +111,18 @@ def predict(model: Any, x: Any, batch_size: int | None = None, verbose: int | st
     """Compute outputs; see `Model.predict`."""
     if hasattr(x, "__array__") or isinstance(x, (list, tuple)):
         images = np.asarray(x)
-        size = _batch_size(batch_size)
+        size = positive_integer("batch_size", _batch_size(batch_size))
         batches: Any = [images[start : start + size] for start in range(0, len(images), size)]
     else:
         batches = as_batches(x, None, batch_size, shuffle=False)
     hooks = CallbackList(None, model, 1, _length(batches), verbose)
-    hooks.call("on_epoch_begin", 0, {})
     outputs = []
-    for step, batch in enumerate(batches):
-        outputs.append(model.forward(batch[0] if isinstance(batch, tuple) else batch))
-        hooks.call("on_train_batch_end", step, {})
-    hooks.call("on_epoch_end", 0, {})
+    with hooks.progress:
+        hooks.call("on_epoch_begin", 0, {})
+        for step, batch in enumerate(batches):
+            outputs.append(model.forward(batch[0] if isinstance(batch, tuple) else batch))
+            hooks.call("on_train_batch_end", step, {})
+        hooks.call("on_epoch_end", 0, {})
     if not outputs:
         raise DataError("there is nothing to predict: the data set gave no batches. Check where it was read from.")
     return np.concatenate(outputs)  # (N, K)

@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from minicnn import config
-from minicnn.errors import ArgumentError, DataError, DtypeError, ShapeError
+from minicnn import checks, config
+from minicnn.checks import positive_integer
+from minicnn.errors import DataError, DtypeError, ShapeError
 
 AUTOTUNE = -1  # TensorFlow's name for "you choose": here, two batches ahead
 
@@ -285,20 +286,7 @@ def random_generator(seed: int | np.random.Generator | None) -> np.random.Genera
         return seed
     if seed is None:
         seed = int(config.generator().integers(2**63))
-    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
-        raise ArgumentError(f"seed expects an integer >= 0, a numpy Generator or None. Received: {seed!r}")
-    return np.random.default_rng(int(seed))
-
-
-def positive_integer(name: str, value: Any) -> int:
-    """Return `value` as an int if it is a whole number of at least 1; the error calls it `name`.
-
-    >>> positive_integer("batch_size", 64)
-    64
-    """
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-        raise ArgumentError(f"{name} expects an integer >= 1. Received: {value!r}")
-    return int(value)
+    return np.random.default_rng(checks.seed(seed))
 
 
 def reservoir(items: list, buffer_size: int, generator: np.random.Generator) -> list:

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from minicnn.data.dataset import Dataset, positive_integer, random_generator
+from minicnn.checks import positive_integer
+from minicnn.data.dataset import Dataset, random_generator
 from minicnn.errors import ArgumentError, DataError, DataNotFoundError
 
 EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".png")
@@ -127,6 +128,7 @@ def read_images(
     color_mode: str = "rgb",
     interpolation: str = "bilinear",
     verbose: bool = False,
+    photos: bool = False,
 ) -> np.ndarray:
     """Decode image files, in parallel where that is faster, into one array.
 
@@ -138,6 +140,9 @@ def read_images(
         As in `image_dataset_from_directory`.
     verbose : bool
         Show a progress bar on a terminal.
+    photos : bool
+        Take every format that Pillow knows, and turn a photograph upright as its EXIF orientation says; data sets are
+        read without, as Keras does.
 
     Returns
     -------
@@ -162,7 +167,7 @@ def read_images(
     ...     read_images([f"{folder}/photo.png"], (1, 1))
     array([[[[255,   0,   0]]]], dtype=uint8)
     """
-    from PIL import Image
+    from PIL import Image, ImageOps
     from tqdm import tqdm
 
     if color_mode not in COLOR_MODES:
@@ -181,8 +186,9 @@ def read_images(
         for row in range(start, stop):
             try:
                 with open(paths[row], "rb") as file:
-                    image = Image.open(file, formats=("BMP", "GIF", "JPEG", "PNG"))
+                    image = Image.open(file, formats=None if photos else ("BMP", "GIF", "JPEG", "PNG"))
                     image.load()
+                    image = ImageOps.exif_transpose(image) if photos else image
             except FileNotFoundError as error:
                 raise DataNotFoundError(f"the image {paths[row]} does not exist. Check the path.") from error
             except Exception as error:  # Pillow's decoders raise a dozen kinds on broken files

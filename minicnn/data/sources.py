@@ -8,8 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from minicnn.checks import positive_integer
 from minicnn.data import cifar10, digits
-from minicnn.data.dataset import AUTOTUNE, Arrays, Dataset, positive_integer, random_generator
+from minicnn.data.dataset import AUTOTUNE, Arrays, Dataset, random_generator
 from minicnn.data.folders import class_folders, image_dataset_from_directory
 from minicnn.errors import DataError, DataNotFoundError, OutputError
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
-from minicnn.errors import ArgumentError
+from minicnn.checks import positive_integer
 
 _lock = threading.RLock()  # one parallel region at a time: a second caller waits instead of oversubscribing
 _pool: ThreadPoolExecutor | None = None
@@ -52,8 +52,7 @@ def set_num_threads(count: int) -> None:
     >>> minicnn.set_num_threads(cores)
     """
     global _num_threads
-    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-        raise ArgumentError(f"set_num_threads expects an integer >= 1. Received: {count!r}")
+    count = positive_integer("set_num_threads(count)", count)
     with _lock:
         _forget_pool()
         _num_threads = count

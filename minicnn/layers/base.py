@@ -155,10 +155,3 @@ class Layer:
             if not shown or plain not in (default, "linear"):
                 shown.append(f"{key}={plain!r}")
         return f"{type(self).__name__}({', '.join(shown)})"
-
-
-def positive_int(value: Any, what: str) -> int:
-    """Return `value` if it is a positive integer; `what` names it in the error."""
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-        raise ArgumentError(f"{what} expects an integer >= 1. Received: {value!r}")
-    return int(value)

@@ -5,9 +5,10 @@ from typing import Any
 import numpy as np
 
 from minicnn import config, kernels
+from minicnn.checks import positive_integer
 from minicnn.initializers import glorot_uniform
 from minicnn.layers.activations import Activation, activation_name
-from minicnn.layers.base import Layer, Shape, positive_int
+from minicnn.layers.base import Layer, Shape
 from minicnn.layers.windows import check_padding, pair, slide
 
 
@@ -66,7 +67,7 @@ class Conv2D(Layer):
         name: str | None = None,
     ) -> None:
         super().__init__(name)
-        self.filters = positive_int(filters, "Conv2D(filters)")
+        self.filters = positive_integer("Conv2D(filters)", filters)
         self.kernel_size = pair(kernel_size, "Conv2D(kernel_size)")
         self.strides = pair(strides, "Conv2D(strides)")
         self.padding = check_padding(padding)

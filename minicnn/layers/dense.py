@@ -5,9 +5,10 @@ from typing import Any
 import numpy as np
 
 from minicnn import config, kernels
+from minicnn.checks import positive_integer
 from minicnn.initializers import glorot_uniform
 from minicnn.layers.activations import Activation, activation_name
-from minicnn.layers.base import Layer, Shape, positive_int
+from minicnn.layers.base import Layer, Shape
 
 
 class Dense(Layer):
@@ -53,7 +54,7 @@ class Dense(Layer):
         self, units: int, activation: str | None = None, use_bias: bool = True, name: str | None = None
     ) -> None:
         super().__init__(name)
-        self.units = positive_int(units, "Dense(units)")
+        self.units = positive_integer("Dense(units)", units)
         self.activation = Activation(activation)
         self.use_bias = use_bias
 

@@ -4,8 +4,9 @@ from typing import Any
 
 import numpy as np
 
+from minicnn.checks import positive_integer
 from minicnn.errors import ArgumentError, DtypeError, ShapeError
-from minicnn.layers.base import Layer, Node, positive_int
+from minicnn.layers.base import Layer, Node
 
 
 class InputLayer(Layer):
@@ -14,7 +15,9 @@ class InputLayer(Layer):
     def __init__(self, shape: Any, dtype: str | None = None, name: str | None = None) -> None:
         super().__init__(name)
         sizes = tuple(shape) if isinstance(shape, (tuple, list)) else (shape,)
-        self.input_shape = self.output_shape = tuple(positive_int(size, "Input(shape): each axis") for size in sizes)
+        self.input_shape = self.output_shape = tuple(
+            positive_integer("Input(shape): each axis", size) for size in sizes
+        )
         if dtype not in (None, "uint8", "float32", "float64"):
             raise ArgumentError(f'Input(dtype) expects "uint8", "float32", "float64" or None. Received: {dtype!r}')
         self.input_dtype = dtype

@@ -2,8 +2,8 @@
 
 from typing import Any
 
+from minicnn.checks import positive_integer
 from minicnn.errors import ArgumentError, ShapeError
-from minicnn.layers.base import positive_int
 
 Pair = tuple[int, int]
 
@@ -18,7 +18,7 @@ def pair(value: Any, what: str) -> Pair:
     values = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
     if len(values) != 2:
         raise ArgumentError(f"{what} expects an integer or a pair of them. Received: {value!r}")
-    return positive_int(values[0], what), positive_int(values[1], what)
+    return positive_integer(what, values[0]), positive_integer(what, values[1])
 
 
 def check_padding(padding: Any) -> str:
