@@ -312,34 +312,43 @@ def _maxpool2d(x, y, argmax, pool_size, strides, pads):
                 for u in range(u0, u1):
                     for v in range(v0, v1):
                         values = x[n, i * SH + u - top, j * SW + v - left]
-                        for c in range(C):
-                            if values[c] > best[c] or values[c] != values[c]:
-                                best[c] = values[c]
-                                place[c] = u * PW + v
+                        here = np.int32(u * PW + v)
+                        for c in range(C):  # both always stored: LLVM then does many channels at once
+                            wins = values[c] > best[c] or values[c] != values[c]
+                            best[c] = values[c] if wins else best[c]
+                            place[c] = here if wins else place[c]
 
 
 @_jit
 def _maxpool2d_backward(dy, argmax, dx, pool_size, strides, pads):
-    PW, (SH, SW), top, left = pool_size[1], strides, pads[0][0], pads[1][0]
+    (PH, PW), (SH, SW), top, left = pool_size, strides, pads[0][0], pads[1][0]
     N, OH, OW, C = dy.shape
+    H, W = dx.shape[1], dx.shape[2]
+    zero = dy.dtype.type(0)
     for n in range(N):
         for i in range(OH):
             for j in range(OW):
-                for c in range(C):
-                    place = argmax[n, i, j, c]
-                    dx[n, i * SH + place // PW - top, j * SW + place % PW - left, c] += dy[n, i, j, c]
+                part, place = dy[n, i, j], argmax[n, i, j]
+                for u in range(max(0, top - i * SH), min(PH, H + top - i * SH)):
+                    for v in range(max(0, left - j * SW), min(PW, W + left - j * SW)):
+                        target = dx[n, i * SH + u - top, j * SW + v - left]
+                        here = np.int32(u * PW + v)
+                        for c in range(C):
+                            target[c] += part[c] if place[c] == here else zero
 
 
 @_jit
 def _relu(x, y):
+    zero = x.dtype.type(0)  # a plain 0 would make every element a float64
     for i in range(x.size):
-        y[i] = 0 if x[i] < 0 else x[i]
+        y[i] = zero if x[i] < zero else x[i]
 
 
 @_jit
 def _relu_backward(dy, y, dx):
+    zero = dy.dtype.type(0)
     for i in range(dy.size):
-        dx[i] = dy[i] if y[i] > 0 else 0
+        dx[i] = dy[i] if y[i] > zero else zero
 
 
 @_jit
