@@ -243,7 +243,7 @@ def _check(
         directions += [(tuple(map(int, np.unravel_index(entry, array.shape))), 1.0) for entry in np.sort(chosen)]
         if sampled:  # one slope along which every entry counts
             directions.append((..., rng.choice([-1.0, 1.0], array.shape) / np.sqrt(size)))
-        floor = max(float(np.abs(analytic).max()) / 100, 1e-12)  # smaller slopes are measured against this
+        floor = max(1e-12, float(np.abs(analytic).max()) / 100)  # smaller slopes are measured against this
         worst = Row(tensor, f"{len(chosen):,} of {size:,}" if sampled else f"all {size:,}", -1.0, (), 0.0, 0.0)
         for place, along in directions:
             expected, measured = _slopes(array, analytic, place, along, value, lambda: gradients()[i], floor, rng)  # noqa: B023

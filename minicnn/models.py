@@ -487,7 +487,7 @@ def load_model(path: str | os.PathLike) -> Model:
         model = _from_config(description)
         names = list(model._named_weights())
         model.set_weights([tensors[name] for name in names])
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, MemoryError) as error:
         raise DataError(f"{path} does not describe a model that can be built: {error}. Save the model again.") from None
     return model
 

@@ -51,7 +51,7 @@ def read(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, Any]
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dictionary
         model = json.loads(metadata.get("model", "null"))
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(f"{path} is not a model file, or is damaged: {error}. Expected one of model.save.") from None
     if metadata.get("minicnn") != FORMAT or not isinstance(model, dict):
         raise DataError(f"{path} is not a minicnn model of format {FORMAT}. Received: {metadata.get('minicnn')}")

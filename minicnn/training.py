@@ -12,6 +12,7 @@ from minicnn.callbacks import Callback, CallbackList, History
 from minicnn.checks import positive_integer
 from minicnn.data import Dataset
 from minicnn.errors import ArgumentError, DataError, DtypeError
+from minicnn.kernels.threads import single_threaded_blas
 from minicnn.losses import check_labels
 
 
@@ -39,9 +40,10 @@ class Running:
 
 def train_step(model: Any, images: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Update the model's weights once; return the losses and hits of the batch, (N,) each, from before the update."""
-    losses, correct, dz = _judge(model, images, labels, training=True)
-    model.backward(dz, from_logits=True)
-    model.optimizer.apply(model.gradients(), model.weights())
+    with single_threaded_blas():  # once for the whole step, not once for each kernel
+        losses, correct, dz = _judge(model, images, labels, training=True)
+        model.backward(dz, from_logits=True)
+        model.optimizer.apply(model.gradients(), model.weights())
     return losses, correct
 
 

@@ -186,9 +186,9 @@ def read_images(
         for row in range(start, stop):
             try:
                 with open(paths[row], "rb") as file:
-                    image = Image.open(file, formats=None if photos else ("BMP", "GIF", "JPEG", "PNG"))
-                    image.load()
-                    image = ImageOps.exif_transpose(image) if photos else image
+                    opened = Image.open(file, formats=None if photos else ("BMP", "GIF", "JPEG", "PNG"))
+                    opened.load()
+                    image = ImageOps.exif_transpose(opened) if photos else opened
             except FileNotFoundError as error:
                 raise DataNotFoundError(f"the image {paths[row]} does not exist. Check the path.") from error
             except Exception as error:  # Pillow's decoders raise a dozen kinds on broken files

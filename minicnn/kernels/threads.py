@@ -16,6 +16,7 @@ from minicnn.checks import positive_integer
 _lock = threading.RLock()  # one parallel region at a time: a second caller waits instead of oversubscribing
 _pool: ThreadPoolExecutor | None = None
 _blas: list | None = None
+_depth = 0  # of nested blocks that hold BLAS to one thread
 _num_threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -60,7 +61,7 @@ def set_num_threads(count: int) -> None:
 
 def run(task: Callable[[int], None], count: int) -> None:
     """Call ``task(i)`` once for each i in range(count), on all threads; the first exception is raised here."""
-    with _lock, single_threaded_blas():
+    with single_threaded_blas():
         if _num_threads == 1 or count == 1:
             for i in range(count):
                 task(i)
@@ -81,21 +82,30 @@ def run(task: Callable[[int], None], count: int) -> None:
 
 @contextmanager
 def single_threaded_blas() -> Iterator[None]:
-    """Hold every loaded BLAS library to one thread inside the block."""
-    global _blas
-    if _blas is None:
-        import scipy.linalg  # noqa: F401 - loads the BLAS that compiled kernels call, so that it is found below
-        from threadpoolctl import ThreadpoolController
+    """Hold every loaded BLAS library to one thread inside the block; blocks may nest, and other threads wait."""
+    global _blas, _depth
+    with _lock:
+        if _blas is None:
+            import scipy.linalg  # noqa: F401 - loads the BLAS that compiled kernels call, so that it is found below
+            from threadpoolctl import ThreadpoolController
 
-        _blas = ThreadpoolController().select(user_api="blas").lib_controllers
-    before = [library.num_threads for library in _blas]
-    for library in _blas:
-        library.set_num_threads(1)
-    try:
-        yield
-    finally:
-        for library, number in zip(_blas, before, strict=True):
-            library.set_num_threads(number)
+            _blas = ThreadpoolController().select(user_api="blas").lib_controllers
+        outermost = _depth == 0  # asking and telling a library costs microseconds: once is enough
+        before = [library.num_threads for library in _blas] if outermost else []
+        _depth += 1
+        try:
+            if outermost:
+                _tell_blas([1] * len(_blas))
+            yield
+        finally:
+            _depth -= 1
+            if outermost:
+                _tell_blas(before)
+
+
+def _tell_blas(numbers: list[int]) -> None:
+    for library, number in zip(_blas or [], numbers, strict=True):
+        library.set_num_threads(number)
 
 
 def _workers() -> ThreadPoolExecutor:
@@ -113,8 +123,8 @@ def _forget_pool() -> None:
 
 
 def _after_fork() -> None:
-    global _pool, _lock
-    _pool, _lock = None, threading.RLock()  # threads do not survive a fork: the child starts its own
+    global _pool, _lock, _depth
+    _pool, _lock, _depth = None, threading.RLock(), 0  # threads do not survive a fork: the child starts its own
 
 
 if hasattr(os, "register_at_fork"):
