@@ -1,15 +1,29 @@
 """The command line: train, evaluate, predict, gradcheck."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
 from minicnn import baseline, callbacks, data, files, layers, models, optimizers, utils
 from minicnn.data.folders import read_images
-from minicnn.errors import ShapeError, TrainingError, plain_exit
+from minicnn.errors import DataError, ShapeError, TrainingError, plain_exit
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message}. Try: {self.prog} --help\n")
+
+
+def _at_least(least: int) -> Callable[[str], int]:
+    def number(text: str) -> int:
+        if not text.isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"expected an integer >= {least}. Received: {text}")
+        return int(text)
+
+    return number
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -23,15 +37,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         ...
     SystemExit: 2
     """
-    parser = argparse.ArgumentParser(prog="python -m minicnn", description="A convolutional network, written out.")
+    parser = _Parser(prog="python -m minicnn", description="A convolutional network, written out.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     command = commands.add_parser("train", help="train Model S and save it")
     command.add_argument("--data", metavar="PATH", help="image folders train1..train5 and test, or CIFAR-10's batches")
-    command.add_argument("--epochs", type=int, default=30, help="at most this many (30)")
-    command.add_argument("--batch-size", type=int, default=64, help="images a step (64)")
+    command.add_argument("--epochs", type=_at_least(1), default=30, help="at most this many (30)")
+    command.add_argument("--batch-size", type=_at_least(1), default=64, help="images a step (64)")
     command.add_argument("--learning-rate", type=float, default=0.01, help="of SGD with momentum 0.9 (0.01)")
-    command.add_argument("--seed", type=int, default=1, help="of the weights and of the order of the images (1)")
+    command.add_argument(
+        "--seed", type=_at_least(0), default=1, help="of the weights and of the order of the images (1)"
+    )
     command.add_argument("--output", default="output", metavar="FOLDER", help="for model and history (output)")
     command.add_argument("--quiet", action="store_true", help="print the results only")
     command.set_defaults(run=train)
@@ -47,8 +63,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     command.set_defaults(run=predict)
 
     command = commands.add_parser("gradcheck", help="compare every gradient with finite differences")
-    command.add_argument("--entries", type=int, default=64, help="random entries a tensor of Model S; 0 is all (64)")
-    command.add_argument("--seed", type=int, default=0, help="of weights and inputs (0)")
+    command.add_argument(
+        "--entries", type=_at_least(0), default=64, help="random entries a tensor of Model S; 0 is all (64)"
+    )
+    command.add_argument("--seed", type=_at_least(0), default=0, help="of weights and inputs (0)")
     command.set_defaults(run=gradcheck)
 
     arguments = parser.parse_args(argv)
@@ -93,7 +111,13 @@ def evaluate(arguments: argparse.Namespace) -> int:
     from minicnn import evaluation
 
     model = models.load_model(arguments.model)
-    test = data.load(arguments.data).test
+    splits = data.load(arguments.data)
+    if model.class_names not in (None, splits.class_names):
+        raise DataError(
+            f"the classes of the data are not those that {arguments.model} knows. "
+            f"Expected: {', '.join(model.class_names)}. Received: {', '.join(splits.class_names)}"
+        )
+    test = splits.test
     if model.optimizer is None:
         model.compile(metrics=["accuracy"])
     print(f"Test loss                 {model.evaluate(test, verbose=0)[0]:.4f}")
@@ -113,7 +137,9 @@ def predict(arguments: argparse.Namespace) -> int:
         raise ShapeError(f"{arguments.model} does not take images: expected inputs (H, W, 1 or 3). Received: {shape}")
     mode = "rgb" if shape[2] == 3 else "grayscale"
     images = read_images(arguments.images, shape[:2], mode, photos=True)  # (N, H, W, C)
-    probabilities = model.predict(images)
+    probabilities = model.predict(images)  # (N, K)
+    if probabilities.ndim != 2 or not (abs(probabilities.sum(axis=1) - 1) < 1e-3).all():
+        raise DataError(f"{arguments.model} gives no probabilities. Expected a model whose last layer is a softmax.")
     names = model.class_names or [str(k) for k in range(probabilities.shape[1])]
     for path, p in zip(arguments.images, probabilities, strict=True):
         best = np.argsort(-p, kind="stable")[:3]

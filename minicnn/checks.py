@@ -1,5 +1,6 @@
 """Checks of arguments that several modules make at their door."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,19 @@ def seed(value: Any) -> int:
     1
     """
     return _integer("seed", value, 0)
+
+
+def number(name: str, value: Any, least: float = -math.inf, most: float = math.inf) -> float:
+    """Return `value` as a float if it is a finite number between two others; the error calls it `name`.
+
+    >>> number("momentum", 0.9, 0, 1)
+    0.9
+    """
+    plain = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+    if not (plain and math.isfinite(value) and least <= value <= most):
+        span = f" >= {least}" * (least > -math.inf) + f" and <= {most}" * (most < math.inf)
+        raise ArgumentError(f"{name} expects a finite number{span}. Received: {value!r}")
+    return float(value)
 
 
 def _integer(name: str, value: Any, least: int) -> int:

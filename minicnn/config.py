@@ -1,5 +1,8 @@
 """The two settings that every layer shares: the float type and the random generator."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 
 from minicnn import checks
@@ -44,6 +47,17 @@ def set_floatx(value: str) -> None:
     if value not in ("float32", "float64"):
         raise ArgumentError(f'set_floatx expects "float32" or "float64". Received: {value!r}')
     _floatx = value
+
+
+@contextmanager
+def using_floatx(value: str) -> Iterator[None]:
+    """Choose the float type inside the block only; as `set_floatx` otherwise."""
+    before = _floatx
+    set_floatx(value)
+    try:
+        yield
+    finally:
+        set_floatx(before)
 
 
 def set_random_seed(seed: int) -> None:

@@ -88,13 +88,15 @@ def output_folder(path: str | os.PathLike) -> Path:
     True
     """
     path = Path(path)
+    if path.exists() and not path.is_dir():
+        raise OutputError(f"{path} is a file. Expected a folder, or a place for a new one: choose another.")
     try:
         path.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):
             pass
     except OSError as error:
         raise OutputError(
-            f"the output folder {path} cannot be written: {error.strerror or error}. "
+            f"the folder {path} cannot be written: {error.strerror or error}. "
             "Choose another folder, or change its permissions."
         ) from error
     return path

@@ -38,3 +38,13 @@ def glorot_uniform(shape: tuple[int, ...], generator: np.random.Generator, dtype
     places = math.prod(shape[:-2])
     limit = math.sqrt(6 / (places * shape[-2] + places * shape[-1]))
     return generator.uniform(-limit, limit, shape).astype(dtype)
+
+
+def zeros(shape: tuple[int, ...], generator: np.random.Generator, dtype: str = "float32") -> np.ndarray:
+    """Return zeros, with which biases begin; the arguments are those of `glorot_uniform`.
+
+    >>> import numpy as np
+    >>> zeros((2,), np.random.default_rng(0))
+    array([0., 0.], dtype=float32)
+    """
+    return np.zeros(shape, dtype)

@@ -101,6 +101,6 @@ def get(loss: Any) -> SparseCategoricalCrossentropy:
     """
     if isinstance(loss, SparseCategoricalCrossentropy):
         return loss
-    if loss not in LOSSES:
+    if not isinstance(loss, str) or loss not in LOSSES:
         raise ArgumentError(f"unknown loss {loss!r}. Expected one of: {', '.join(LOSSES)}, or a loss object.")
     return LOSSES[loss]()

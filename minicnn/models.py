@@ -1,13 +1,14 @@
 """Models: layers joined to a graph that runs forward, backward, and learns."""
 
 import os
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
+from minicnn import config, losses, optimizers, saving, training
 from minicnn import layers as all_layers
-from minicnn import losses, optimizers, saving, training
 from minicnn.callbacks import Callback, History
 from minicnn.errors import ArgumentError, DataError, ShapeError, StateError
 from minicnn.layers import Conv2D, Dense, Input, InputLayer, Layer, Node, Softmax
@@ -54,6 +55,10 @@ class Model:
     """
 
     def __init__(self, inputs: Any, outputs: Any, name: str = "model") -> None:
+        self._prepare(name)
+        self._connect(_single(inputs, "inputs"), _single(outputs, "outputs"))
+
+    def _prepare(self, name: str) -> None:
         self.name = name
         self.optimizer: Any = None
         self.loss: Any = None
@@ -61,27 +66,28 @@ class Model:
         self.class_names: list[str] | None = None
         self.stop_training = False
         self._nodes: list[Node] = []
-        self._connect(_single(inputs, "inputs"), _single(outputs, "outputs"))
 
     def _connect(self, first: Node, last: Node) -> None:
         if not isinstance(first.layer, InputLayer):
             raise ArgumentError(f"Model(inputs) expects what Input(shape) returned. Received: {first!r}")
-        self._nodes = _topological_order(last)
-        inputs = [node for node in self._nodes if isinstance(node.layer, InputLayer)]
+        nodes = _topological_order(last)
+        inputs = [node for node in nodes if isinstance(node.layer, InputLayer)]
         if inputs != [first]:
             raise ArgumentError(
                 f"the outputs must be computed from the given input alone. Expected: {first!r}. Found: {inputs}"
             )
-        layers = [node.layer for node in self._nodes]
-        for layer in layers:
-            if layers.count(layer) > 1:
-                raise ArgumentError(f"{layer} occurs twice in this model, but keeps one batch only. Make two layers.")
-        _name_layers(layers)
+        seen: set[Layer] = set()
         learning: set[Node] = set()  # nodes whose output depends on a weight
-        for node in self._nodes:
+        for node in nodes:
+            if node.layer in seen:
+                raise ArgumentError(
+                    f"{node.layer} occurs twice in this model, but keeps one batch only. Make two layers."
+                )
+            seen.add(node.layer)
             if node.layer.params or learning.intersection(node.inputs):
                 learning.add(node)
-        self._learning = learning
+        _name_layers([node.layer for node in nodes])
+        self._nodes, self._learning = nodes, learning
 
     @property
     def layers(self) -> list[Layer]:
@@ -164,7 +170,11 @@ class Model:
         unknown = [metric for metric in metrics if metric != "accuracy"]
         if unknown:
             raise ArgumentError(f'unknown metric {unknown[0]!r}. Expected: "accuracy"')
-        self.optimizer, self.loss, self.metrics = optimizers.get(optimizer), losses.get(loss), ["loss", *metrics]
+        optimizer = optimizers.get(optimizer)
+        if optimizer.owner not in (None, self):
+            raise ArgumentError(f"{optimizer} keeps the velocities of another model. Make a new one for each model.")
+        optimizer.owner = self
+        self.optimizer, self.loss, self.metrics = optimizer, losses.get(loss), ["loss", *metrics]
         self._check_head()
 
     def _check_head(self) -> None:
@@ -429,12 +439,8 @@ class Sequential(Model):
     """
 
     def __init__(self, layers: Sequence[Any] = (), name: str = "sequential") -> None:
-        self._waiting: list[Layer] = []
-        self.name = name
-        self.optimizer = self.loss = self.class_names = None
-        self.metrics = []
-        self.stop_training = False
-        self._nodes = []
+        self._waiting: list[Layer] = []  # for the shape of the input
+        self._prepare(name)
         for layer in layers:
             self.add(layer)
 
@@ -451,16 +457,18 @@ class Sequential(Model):
 
     def build(self, input_shape: tuple[int, ...]) -> None:
         """Fix the shapes for inputs of `input_shape`, which leaves the batch axis out, and make the weights."""
-        waiting, self._waiting = self._waiting, []
-        for layer in [Input(input_shape), *waiting]:
-            self.add(layer)
+        first = last = Input(input_shape)
+        for layer in self._waiting:
+            last = layer(last)
+        self._connect(first, last)
         self._check_head()
 
     def ensure_built(self, x: Any) -> None:
         """Build the model for the shape of the batch, array or data set x if that has not been done."""
         if not self._nodes:
-            shape = getattr(x, "image_shape", None) or np.shape(x)[1:]
-            self.build(tuple(shape))
+            batch = x[0] if isinstance(x, list) and x and isinstance(x[0], (tuple, list)) else x
+            batch = batch[0] if isinstance(batch, (tuple, list)) and hasattr(batch[0], "shape") else batch
+            self.build(getattr(x, "image_shape", None) or np.shape(batch)[1:])
 
 
 def load_model(path: str | os.PathLike) -> Model:
@@ -483,35 +491,37 @@ def load_model(path: str | os.PathLike) -> Model:
     <Model "sequential": 2 layers, 10 weights>
     """
     tensors, description = saving.read(path)
+    if not description:
+        raise DataError(f"{path} holds weights only. Expected a file of model.save(path), which keeps the layers too.")
     try:
-        model = _from_config(description)
-        names = list(model._named_weights())
-        model.set_weights([tensors[name] for name in names])
+        return _from_config(description, tensors)
     except (KeyError, TypeError, ValueError, IndexError, AttributeError, MemoryError) as error:
         raise DataError(f"{path} does not describe a model that can be built: {error}. Save the model again.") from None
-    return model
 
 
-def _from_config(description: dict[str, Any]) -> Model:
+def _from_config(description: dict[str, Any], tensors: dict[str, np.ndarray]) -> Model:
     nodes: list[Node] = []
     for entry in description["layers"]:
         kind = getattr(all_layers, entry["class"]) if entry["class"] in all_layers.__all__ else None
         if not (isinstance(kind, type) and issubclass(kind, Layer)):
             raise ArgumentError(f"unknown layer {entry['class']!r}")
-        layer = kind(**entry["config"], name=entry["name"])
-        layer.dtype = entry["dtype"]
+        with config.using_floatx(entry["dtype"]):
+            layer = kind(**entry["config"], name=entry["name"])
+        prefix = f"{entry['name']}/"
+        layer.saved = {name.removeprefix(prefix): w for name, w in tensors.items() if name.startswith(prefix)}
         parents = [nodes[i] for i in entry["inputs"]]
         if isinstance(layer, InputLayer):
             nodes.append(Node(layer, (), layer.output_shape))
         else:
             nodes.append(layer(parents if layer.merges else parents[0]))
+        layer.saved = None
     model = Model(nodes[0], nodes[-1], description["name"])
     model.class_names = description["class_names"]
     if (compiled := description["compiled"]) is not None:
         options = dict(compiled["optimizer"])
-        optimizer = optimizers.OPTIMIZERS[options.pop("class").lower()](**options)
-        loss = losses.SparseCategoricalCrossentropy(**compiled["loss"])
-        model.compile(optimizer, loss, compiled["metrics"])
+        with config.using_floatx(nodes[-1].layer.dtype):
+            optimizer = optimizers.OPTIMIZERS[options.pop("class").lower()](**options)
+        model.compile(optimizer, losses.SparseCategoricalCrossentropy(**compiled["loss"]), compiled["metrics"])
     return model
 
 
@@ -539,18 +549,17 @@ def _topological_order(last: Node) -> list[Node]:
 
 
 def _name_layers(layers: Sequence[Layer]) -> None:
-    """Give unnamed layers Keras's names, counted within the model: conv2d, conv2d_1, ..."""
-    taken = {layer.name for layer in layers if layer.name}
-    if len(taken) < sum(layer.name is not None for layer in layers):
-        raise ArgumentError(f"layer names must differ. Received: {[layer.name for layer in layers if layer.name]}")
+    """Give layers without a name of the user's Keras's names, counted within the model: conv2d, conv2d_1, ..."""
+    given = [layer.name for layer in layers if layer.named]
+    if len(set(given)) < len(given):
+        raise ArgumentError(f"layer names must differ. Received: {given}")
+    taken, counts = set(given), Counter[str]()
     for layer in layers:
-        number = 0
-        while layer.name is None:
-            name = layer.base_name + f"_{number}" * (number > 0)
-            if name not in taken:
-                layer.name = name
-                taken.add(name)
-            number += 1
+        while not layer.named and (layer.name is None or layer.name in taken):
+            number = counts[layer.base_name]
+            counts[layer.base_name] += 1
+            layer.name = layer.base_name + f"_{number}" * (number > 0)
+        taken.add(layer.name)
 
 
 def _bytes(size: float) -> str:

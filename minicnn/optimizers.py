@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from minicnn import config, kernels
-from minicnn.errors import ArgumentError
+from minicnn.checks import number
+from minicnn.errors import ArgumentError, StateError
 
 
 class SGD:
@@ -46,11 +47,10 @@ class SGD:
     def __init__(self, learning_rate: float = 0.01, momentum: float = 0.0, nesterov: bool = False) -> None:
         self._dtype = np.dtype(config.floatx()).type
         self.learning_rate = learning_rate
-        if not 0 <= momentum <= 1:
-            raise ArgumentError(f"SGD(momentum) expects a number from 0 to 1. Received: {momentum!r}")
-        self.momentum = float(momentum)
+        self.momentum = number("SGD(momentum)", momentum, 0, 1)
         self.nesterov = bool(nesterov)
         self.velocities: list[np.ndarray] = []
+        self.owner: Any = None  # the model whose velocities these are
 
     @property
     def learning_rate(self) -> float:
@@ -59,14 +59,14 @@ class SGD:
 
     @learning_rate.setter
     def learning_rate(self, value: float) -> None:
-        if not np.isfinite(value) or value < 0:
-            raise ArgumentError(f"the learning rate must be a finite number >= 0. Received: {value!r}")
-        self._learning_rate = self._dtype(value)
+        self._learning_rate = self._dtype(number("the learning rate", value, 0))
 
     def apply(self, gradients: Sequence[np.ndarray], weights: Sequence[np.ndarray]) -> None:
         """Change each of `weights` in place by one step along its gradient."""
         if not self.velocities:
-            self.velocities = [np.zeros_like(w) for w in weights]
+            self.velocities = [np.zeros(w.shape, w.dtype) for w in weights]
+        if [v.shape for v in self.velocities] != [w.shape for w in weights]:
+            raise StateError("this optimizer keeps the velocities of another model. Make a new one for each model.")
         for w, dw, velocity in zip(weights, gradients, self.velocities, strict=True):
             kernels.room(w).sgd_step(w, dw, velocity, self.learning_rate, self.momentum, self.nesterov)
 

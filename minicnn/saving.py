@@ -1,6 +1,6 @@
 """Models on disk: safetensors, with the architecture as JSON in its header. No pickle, nothing that runs.
 
-A file holds every weight under "layer/weight" and the metadata "minicnn" (format version) and "model" (JSON).
+A file holds every weight under "layer/weight" and, under the metadata key "minicnn", JSON of format version and model.
 """
 
 import json
@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from minicnn.errors import DataError, DataNotFoundError
+from minicnn.errors import DataError, DataNotFoundError, DtypeError
 from minicnn.files import replacing
 
 FORMAT = "1"
@@ -26,7 +26,8 @@ def write(path: str | os.PathLike, tensors: dict[str, np.ndarray], model: dict[s
     """
     from safetensors.numpy import save
 
-    content = save(tensors, {"minicnn": FORMAT, "model": json.dumps(model)})
+    header = json.dumps({"format": FORMAT, "model": model})
+    content = save(tensors, {"minicnn": header})  # one key: safetensors writes several in a random order
     with replacing(path) as temporary:
         temporary.write_bytes(content)
 
@@ -43,16 +44,24 @@ def read(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, Any]
     """
     from safetensors import SafetensorError, safe_open
 
+    if not isinstance(path, (str, os.PathLike)):
+        raise DtypeError(f"expected the path of a file that model.save(path) wrote. Received: {path!r}")
     path = Path(path)
+    if path.is_dir():
+        raise DataNotFoundError(f"{path} is a folder. Expected a file that model.save(path) wrote.")
     if not path.is_file():
         raise DataNotFoundError(f"no model file at {path}. Expected a file that model.save(path) wrote.")
     try:
         with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
+            header = json.loads((file.metadata() or {}).get("minicnn", "null"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dictionary
-        model = json.loads(metadata.get("model", "null"))
     except (SafetensorError, OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise DataError(f"{path} is not a model file, or is damaged: {error}. Expected one of model.save.") from None
-    if metadata.get("minicnn") != FORMAT or not isinstance(model, dict):
-        raise DataError(f"{path} is not a minicnn model of format {FORMAT}. Received: {metadata.get('minicnn')}")
-    return tensors, model
+        raise DataError(
+            f"{path} is not a model file, or is damaged ({error}). Expected a file that model.save(path) wrote."
+        ) from None
+    if not isinstance(header, dict) or header.get("format") != FORMAT or not isinstance(header.get("model"), dict):
+        raise DataError(
+            f"{path} holds tensors, but not a model of this version (format {FORMAT}). "
+            "Expected a file that model.save(path) wrote."
+        )
+    return tensors, header["model"]

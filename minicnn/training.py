@@ -11,7 +11,7 @@ import numpy as np
 from minicnn.callbacks import Callback, CallbackList, History
 from minicnn.checks import positive_integer
 from minicnn.data import Dataset
-from minicnn.errors import ArgumentError, DataError, DtypeError
+from minicnn.errors import ArgumentError, DataError, DtypeError, ShapeError
 from minicnn.kernels.threads import single_threaded_blas
 from minicnn.losses import check_labels
 
@@ -68,7 +68,7 @@ def fit(
     hooks = CallbackList(callbacks, model, epochs, _length(batches), verbose)
     logs: dict[str, float] = {}
     hooks.call("on_train_begin", logs)
-    with hooks.progress:
+    with hooks.progress, _quiet():
         for epoch in range(initial_epoch, epochs):
             hooks.call("on_epoch_begin", epoch, {})
             logs = _train_epoch(model, batches, hooks)
@@ -102,7 +102,7 @@ def evaluate(
     """Measure loss and metrics; see `Model.evaluate`."""
     batches = as_batches(x, y, batch_size, shuffle=False)
     hooks = CallbackList(None, model, 1, _length(batches), verbose)
-    with hooks.progress:
+    with hooks.progress, _quiet():
         hooks.call("on_epoch_begin", 0, {})
         logs = _measure(model, batches, hooks)
         hooks.call("on_epoch_end", 0, logs)
@@ -111,7 +111,7 @@ def evaluate(
 
 def predict(model: Any, x: Any, batch_size: int | None = None, verbose: int | str = 0) -> np.ndarray:
     """Compute outputs; see `Model.predict`."""
-    if hasattr(x, "__array__") or isinstance(x, (list, tuple)):
+    if hasattr(x, "__array__"):
         images = np.asarray(x)
         size = positive_integer("batch_size", _batch_size(batch_size))
         batches: Any = [images[start : start + size] for start in range(0, len(images), size)]
@@ -119,10 +119,10 @@ def predict(model: Any, x: Any, batch_size: int | None = None, verbose: int | st
         batches = as_batches(x, None, batch_size, shuffle=False)
     hooks = CallbackList(None, model, 1, _length(batches), verbose)
     outputs = []
-    with hooks.progress:
+    with hooks.progress, _quiet():
         hooks.call("on_epoch_begin", 0, {})
         for step, batch in enumerate(batches):
-            outputs.append(model.forward(batch[0] if isinstance(batch, tuple) else batch))
+            outputs.append(model.forward(batch[0] if isinstance(batch, (tuple, list)) else batch))
             hooks.call("on_train_batch_end", step, {})
         hooks.call("on_epoch_end", 0, {})
     if not outputs:
@@ -133,7 +133,11 @@ def predict(model: Any, x: Any, batch_size: int | None = None, verbose: int | st
 def as_batches(x: Any, y: Any, batch_size: int | None, shuffle: bool) -> Iterable:
     """Return the batches of a data set, or of the arrays x (N, H, W, C) and y (N,)."""
     if y is not None:
-        return Dataset.from_arrays(np.asarray(x), np.asarray(y), _batch_size(batch_size), shuffle=shuffle).prefetch(2)
+        try:
+            images, labels = np.asarray(x), np.asarray(y)
+        except ValueError as error:
+            raise ShapeError(f"images and labels must be arrays: {error}") from None
+        return Dataset.from_arrays(images, labels, _batch_size(batch_size), shuffle=shuffle).prefetch(2)
     if hasattr(x, "__array__"):
         raise ArgumentError("labels are missing: pass arrays as (x, y), or a data set of (images, labels) batches.")
     if not isinstance(x, Iterable):
@@ -144,13 +148,17 @@ def as_batches(x: Any, y: Any, batch_size: int | None, shuffle: bool) -> Iterabl
 
 
 def _validation_batches(data: Any, batch_size: int | None) -> Iterable:
-    if isinstance(data, (tuple, list)) and len(data) == 2:
+    if isinstance(data, tuple) and len(data) == 2:
         return as_batches(data[0], data[1], batch_size, shuffle=False)
     return as_batches(data, None, None, shuffle=False)
 
 
 def _batch_size(batch_size: int | None) -> int:
     return 32 if batch_size is None else batch_size  # Keras's default
+
+
+def _quiet() -> np.errstate:
+    return np.errstate(over="ignore", invalid="ignore")  # weights that explode show in the loss, not as warnings
 
 
 def _length(batches: Any) -> int | None:

@@ -238,6 +238,6 @@ def test_a_fetch_that_fails_says_why_and_leaves_nothing(tmp_path, monkeypatch, e
 
 def test_a_cache_that_cannot_be_written(tmp_path):
     (tmp_path / "cache").write_text("a file")
-    with pytest.raises(OutputError, match="cache cannot be written") as caught:
+    with pytest.raises(OutputError, match="cache is a file") as caught:
         cifar10.download(tmp_path / "cache")
     assert isinstance(caught.value, MinicnnError)

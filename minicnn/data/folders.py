@@ -260,7 +260,7 @@ def _why_unreadable(path: str | os.PathLike, error: Exception) -> str:
     from PIL import Image, UnidentifiedImageError
 
     if isinstance(error, UnidentifiedImageError):
-        problem = "is not an image that can be read (bmp, gif, jpeg, png)"
+        problem = "is not an image, or not of a kind that is read here"
     elif isinstance(error, (Image.DecompressionBombWarning, Image.DecompressionBombError)):
         problem = f"has more than Pillow's limit of {Image.MAX_IMAGE_PIXELS:,} pixels"
     elif isinstance(error, OSError) and error.strerror:

@@ -16,7 +16,6 @@ from minicnn.kernels import threads
 Pair = tuple[int, int]
 Pads = tuple[Pair, Pair]
 
-BLOCKS = 16  # parts that a batch is cut into: fixed, so that sums over images are the same on any number of threads
 TILE_ROWS = 512  # rows of cols in one matrix product: at 288 columns of float32, 590 KB
 CHUNK = 1 << 16  # elements of an element-wise operation that one task takes
 
@@ -46,7 +45,7 @@ def conv2d(x: np.ndarray, w: np.ndarray, b: np.ndarray, strides: Pair, pads: Pad
     x = np.ascontiguousarray(x)
     matrix = w.reshape(KH * KW * C, F)  # (KH*KW*C, F)
     y = np.empty((x.shape[0], OH, OW, F), x.dtype)
-    blocks = _blocks(x.shape[0])
+    blocks = threads.blocks(x.shape[0])
 
     def task(i: int) -> None:
         start, stop = blocks[i]
@@ -64,7 +63,7 @@ def conv2d_backward(
     x, dy = np.ascontiguousarray(x), np.ascontiguousarray(dy)
     matrix = w.reshape(KH * KW * C, F)  # (KH*KW*C, F)
     dx = np.zeros(x.shape if input_gradient else (x.shape[0], 0, 0, 0), x.dtype)
-    blocks = _blocks(x.shape[0])
+    blocks = threads.blocks(x.shape[0])
     dws = np.zeros((len(blocks), KH * KW * C, F), x.dtype)
     dbs = np.zeros((len(blocks), F), x.dtype)
 
@@ -82,13 +81,13 @@ def conv2d_backward(
 def maxpool2d(x: np.ndarray, pool_size: Pair, strides: Pair, pads: Pads) -> tuple[np.ndarray, np.ndarray]:
     """Take the maximum of each window of x (N, H, W, C): y and its place u*PW + v in the window, both (N, OH, OW, C).
 
-    The first maximum in row-major order wins a tie, padding never wins, and a NaN wins over every number.
+    The first maximum in row-major order wins a tie, padding never wins, and the first NaN wins over every number.
     """
     OH, OW = _output_size(x.shape, pool_size, strides, pads)
     x = np.ascontiguousarray(x)
     y = np.empty((x.shape[0], OH, OW, x.shape[3]), x.dtype)
     argmax = np.empty(y.shape, np.int32)
-    blocks = _blocks(x.shape[0])
+    blocks = threads.blocks(x.shape[0])
 
     def task(i: int) -> None:
         start, stop = blocks[i]
@@ -104,7 +103,7 @@ def maxpool2d_backward(
     """Send each dy (N, OH, OW, C) to the place of its maximum and add where windows overlap: dx (N, H, W, C)."""
     dy = np.ascontiguousarray(dy)
     dx = np.zeros(x_shape, dy.dtype)
-    blocks = _blocks(dy.shape[0])
+    blocks = threads.blocks(dy.shape[0])
 
     def task(i: int) -> None:
         start, stop = blocks[i]
@@ -176,17 +175,16 @@ def sgd_step(
 ) -> None:
     """In place: velocity = momentum * velocity - lr * dw; w += velocity (Nesterov: momentum * velocity - lr * dw)."""
     number = w.dtype.type  # in the weights' own precision
-    _sgd_step(w.reshape(-1), dw.reshape(-1), velocity.reshape(-1), number(learning_rate), number(momentum), nesterov)
+    rate, momentum = number(learning_rate), number(momentum)
+    own = np.ascontiguousarray(w)  # w itself, unless somebody put an array in another memory order into the layer
+    _sgd_step(own.reshape(-1), np.ascontiguousarray(dw).reshape(-1), velocity.reshape(-1), rate, momentum, nesterov)
+    if own is not w:
+        w[...] = own
 
 
 def _output_size(x_shape: tuple, kernel_size: Pair, strides: Pair, pads: Pads) -> Pair:
     OH, OW = ((x_shape[1 + a] + sum(pads[a]) - kernel_size[a]) // strides[a] + 1 for a in (0, 1))
     return OH, OW
-
-
-def _blocks(N: int) -> list[Pair]:
-    B = min(N, BLOCKS)
-    return [(i * N // B, (i + 1) * N // B) for i in range(B)]
 
 
 def _elementwise(kernel, *arrays: np.ndarray) -> None:
@@ -314,7 +312,7 @@ def _maxpool2d(x, y, argmax, pool_size, strides, pads):
                         values = x[n, i * SH + u - top, j * SW + v - left]
                         here = np.int32(u * PW + v)
                         for c in range(C):  # both always stored: LLVM then does many channels at once
-                            wins = values[c] > best[c] or values[c] != values[c]
+                            wins = values[c] > best[c] or (values[c] != values[c] and best[c] == best[c])
                             best[c] = values[c] if wins else best[c]
                             place[c] = here if wins else place[c]
 

@@ -64,14 +64,15 @@ def conv2d_backward(
 def maxpool2d(x: np.ndarray, pool_size: Pair, strides: Pair, pads: Pads) -> tuple[np.ndarray, np.ndarray]:
     """Take the maximum of each window of x (N, H, W, C): y and its place u*PW + v in the window, both (N, OH, OW, C).
 
-    The first maximum in row-major order wins a tie, padding never wins, and a NaN wins over every number.
+    The first maximum in row-major order wins a tie, padding never wins, and the first NaN wins over every number.
     """
     y = np.zeros((x.shape[0], *_output_size(x.shape, pool_size, strides, pads), x.shape[3]), x.dtype)
     argmax = np.full(y.shape, -1, np.int32)
     for n, i, j, u, v, h, k in _meetings(x.shape, pool_size, strides, pads):
         for c in range(x.shape[3]):
             value = x[n, h, k, c]
-            if argmax[n, i, j, c] < 0 or value > y[n, i, j, c] or math.isnan(value):
+            best = y[n, i, j, c]
+            if argmax[n, i, j, c] < 0 or value > best or (math.isnan(value) and not math.isnan(best)):
                 y[n, i, j, c], argmax[n, i, j, c] = value, u * pool_size[1] + v
     return y, argmax
 

@@ -8,10 +8,12 @@ import itertools
 import os
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 
 from minicnn.checks import positive_integer
+
+BLOCKS = 16  # parts that a batch is cut into: enough for the threads of a desktop, few enough to sum their dw
 
 _lock = threading.RLock()  # one parallel region at a time: a second caller waits instead of oversubscribing
 _pool: ThreadPoolExecutor | None = None
@@ -59,6 +61,16 @@ def set_num_threads(count: int) -> None:
         _num_threads = count
 
 
+def blocks(N: int) -> list[tuple[int, int]]:
+    """Return the first and the last + 1 of the images of each block: at most 16, whatever the number of threads.
+
+    >>> blocks(5)
+    [(0, 1), (1, 2), (2, 3), (3, 4), (4, 5)]
+    """
+    B = min(N, BLOCKS)
+    return [(i * N // B, (i + 1) * N // B) for i in range(B)]
+
+
 def run(task: Callable[[int], None], count: int) -> None:
     """Call ``task(i)`` once for each i in range(count), on all threads; the first exception is raised here."""
     with single_threaded_blas():
@@ -76,8 +88,9 @@ def run(task: Callable[[int], None], count: int) -> None:
         try:
             work()
         finally:
-            for helper in helpers:
-                helper.result()
+            wait(helpers)  # all of them, also if one failed: nobody still writes when the caller goes on
+        for helper in helpers:
+            helper.result()
 
 
 @contextmanager

@@ -48,7 +48,7 @@ class ReLU(Layer):
 
     def backward(self, dy: np.ndarray) -> np.ndarray:
         """Return dy where the output was positive, else 0."""
-        return kernels.room(dy).relu_backward(dy, self.y)
+        return kernels.room(dy).relu_backward(self.check_gradient(dy), self.y)
 
 
 class Softmax(Layer):
@@ -77,6 +77,7 @@ class Softmax(Layer):
 
     def backward(self, dy: np.ndarray, from_logits: bool = False) -> np.ndarray:
         """Return dz; with `from_logits`, dy already is dz."""
+        dy = self.check_gradient(dy)
         return dy if from_logits else kernels.room(dy).softmax_backward(dy, self.p)
 
 
@@ -97,7 +98,7 @@ def Activation(name: str | None) -> Layer:  # noqa: N802 - Keras's name, where i
     >>> layers.Activation("relu")
     ReLU()
     """
-    if name is not None and name not in ACTIVATIONS:
+    if name is not None and (not isinstance(name, str) or name not in ACTIVATIONS):
         raise ArgumentError(f"unknown activation {name!r}. Expected one of: {', '.join(ACTIVATIONS)}, or None.")
     return ACTIVATIONS[name or "linear"]()
 

@@ -46,8 +46,9 @@ class Add(Layer):
         shapes = [array.shape[1:] for array in x]
         if shapes != self.input_shape or len({len(array) for array in x}) != 1:
             raise ShapeError(f"Add expects {self.input_shape} and equal batches. Received: {[a.shape for a in x]}")
-        return functools.reduce(operator.add, x)
+        self.batch = len(x[0])
+        return functools.reduce(operator.add, [array.astype(self.dtype, copy=False) for array in x])
 
     def backward(self, dy: np.ndarray) -> list[np.ndarray]:
         """Return dy once for each input."""
-        return [dy] * len(self.input_shape)
+        return [self.check_gradient(dy)] * len(self.input_shape)

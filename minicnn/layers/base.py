@@ -2,7 +2,7 @@
 
 import inspect
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,12 +69,14 @@ class Layer:
     merges = False  # True if the layer is called on a list of inputs, as Add is
 
     def __init__(self, name: str | None = None) -> None:
-        self.name = name
+        self.name, self.named = name, name is not None
         self.dtype = config.floatx()
         self.params: dict[str, np.ndarray] = {}
         self.grads: dict[str, np.ndarray] = {}
         self.input_shape: Any = None
         self.output_shape: Any = None
+        self.batch: int | None = None  # images in the last forward
+        self.saved: dict[str, np.ndarray] | None = None  # weights to build with, by name
 
     def build(self, input_shape: Any) -> "Layer":
         """Fix the shapes and make the parameters; return the layer itself."""
@@ -137,11 +139,32 @@ class Layer:
         if x.shape[1:] != self.input_shape:
             expected = ", ".join(["N", *map(str, self.input_shape)])
             raise ShapeError(f"{self} expects an array of shape ({expected}). Received: {x.shape}")
-        return x if x.dtype == self.dtype else x.astype(self.dtype)
+        self.batch = len(x)
+        return x.astype(self.dtype, copy=False)
 
-    def check_rank(self, input_shape: Any, axes: Sequence[str]) -> Shape:
-        """Return `input_shape` as a tuple if it has the named axes, such as "HWC", all of a positive size."""
+    def check_gradient(self, dy: np.ndarray) -> np.ndarray:
+        """Return dy in the layer's float type, or say why it cannot be the gradient of the last output."""
+        if self.batch is None:
+            raise StateError(f"{self}.backward(dy) needs the values of a forward(x). Call that first.")
+        if not hasattr(dy, "dtype") or dy.shape != (self.batch, *self.output_shape):
+            expected, received = (self.batch, *self.output_shape), getattr(dy, "shape", type(dy).__name__)
+            raise ShapeError(f"{self}.backward expects dy of the last output's shape, {expected}. Received: {received}")
+        return dy.astype(self.dtype, copy=False)
+
+    def add_weight(self, name: str, shape: Shape, initializer: Callable[..., np.ndarray]) -> None:
+        """Make the weight of this name, or take it from `saved`: what comes from a file is not drawn first."""
+        if self.saved is None:
+            weight = initializer(shape, config.generator(), self.dtype)
+        else:
+            weight = self.saved[name].astype(self.dtype)
+        if weight.shape != shape:
+            raise ShapeError(f"{self} expects its {name} to have the shape {shape}. Received: {weight.shape}")
+        self.params[name] = weight
+
+    def check_rank(self, input_shape: Any, axes: Sequence[str] | None) -> Shape:
+        """Return `input_shape` as a tuple if it has the named axes, such as "HWC", or any, all of a positive size."""
         shape = tuple(input_shape) if isinstance(input_shape, (tuple, list)) else (input_shape,)
+        axes = ["..."] * len(shape) if axes is None else axes
         if len(shape) != len(axes) or not all(isinstance(size, (int, np.integer)) and size > 0 for size in shape):
             named = f"({', '.join(axes)}{',' if len(axes) == 1 else ''})"
             raise ShapeError(f"{self} expects inputs of shape {named} without the batch axis. Received: {input_shape}")

@@ -4,9 +4,9 @@ from typing import Any
 
 import numpy as np
 
-from minicnn import config, kernels
+from minicnn import kernels
 from minicnn.checks import positive_integer
-from minicnn.initializers import glorot_uniform
+from minicnn.initializers import glorot_uniform, zeros
 from minicnn.layers.activations import Activation, activation_name
 from minicnn.layers.base import Layer, Shape
 from minicnn.layers.windows import check_padding, pair, slide
@@ -72,16 +72,16 @@ class Conv2D(Layer):
         self.strides = pair(strides, "Conv2D(strides)")
         self.padding = check_padding(padding)
         self.activation = Activation(activation)
-        self.use_bias = use_bias
+        self.use_bias = bool(use_bias)
 
     def build(self, input_shape: Shape) -> "Conv2D":
         """Make the kernel and the bias for inputs of shape (H, W, C)."""
         H, W, C = self.input_shape = self.check_rank(input_shape, "HWC")
         (OH, OW), self.pads = slide((H, W), self.kernel_size, self.strides, self.padding)
         self.output_shape = (OH, OW, self.filters)
-        self.params["kernel"] = glorot_uniform((*self.kernel_size, C, self.filters), config.generator(), self.dtype)
+        self.add_weight("kernel", (*self.kernel_size, C, self.filters), glorot_uniform)
         if self.use_bias:
-            self.params["bias"] = np.zeros(self.filters, self.dtype)
+            self.add_weight("bias", (self.filters,), zeros)
         self.activation.build(self.output_shape)
         return self
 
@@ -97,6 +97,7 @@ class Conv2D(Layer):
 
         With `from_logits`, dy is the gradient before the activation. Without `input_gradient`, dx is not computed.
         """
+        dy = self.check_gradient(dy)
         dz = dy if from_logits else self.activation.backward(dy)  # (N, OH, OW, F)
         dx, dw, db = kernels.room(dy).conv2d_backward(
             dz, self.x, self.params["kernel"], self.strides, self.pads, input_gradient

@@ -4,9 +4,9 @@ from typing import Any
 
 import numpy as np
 
-from minicnn import config, kernels
+from minicnn import kernels
 from minicnn.checks import positive_integer
-from minicnn.initializers import glorot_uniform
+from minicnn.initializers import glorot_uniform, zeros
 from minicnn.layers.activations import Activation, activation_name
 from minicnn.layers.base import Layer, Shape
 
@@ -56,15 +56,19 @@ class Dense(Layer):
         super().__init__(name)
         self.units = positive_integer("Dense(units)", units)
         self.activation = Activation(activation)
-        self.use_bias = use_bias
+        self.use_bias = bool(use_bias)
 
     def build(self, input_shape: Shape) -> "Dense":
         """Make the kernel and the bias for inputs of shape (In,)."""
         self.input_shape = self.check_rank(input_shape, ("In",))
         self.output_shape = (self.units,)
-        self.params["kernel"] = glorot_uniform((*self.input_shape, self.units), config.generator(), self.dtype)
+        self.add_weight(
+            "kernel",
+            (*self.input_shape, self.units),
+            glorot_uniform,
+        )
         if self.use_bias:
-            self.params["bias"] = np.zeros(self.units, self.dtype)
+            self.add_weight("bias", (self.units,), zeros)
         self.activation.build(self.output_shape)
         return self
 
@@ -80,6 +84,7 @@ class Dense(Layer):
 
         With `from_logits`, dy is the gradient before the activation. Without `input_gradient`, dx is not computed.
         """
+        dy = self.check_gradient(dy)
         dz = dy if from_logits else self.activation.backward(dy)  # (N, units)
         dx, dw, db = kernels.room(dy).dense_backward(dz, self.x, self.params["kernel"], input_gradient)
         self.grads["kernel"] = dw

@@ -20,7 +20,7 @@ class Flatten(Layer):
 
     def build(self, input_shape: Shape) -> "Flatten":
         """Fix the output shape, one axis."""
-        self.input_shape = tuple(input_shape)
+        self.input_shape = self.check_rank(input_shape, None)
         self.output_shape = (math.prod(self.input_shape),)
         return self
 
@@ -30,4 +30,4 @@ class Flatten(Layer):
 
     def backward(self, dy: np.ndarray) -> np.ndarray:
         """Return dy as (N, H, W, C)."""
-        return dy.reshape(len(dy), *self.input_shape)  # (N, H, W, C)
+        return self.check_gradient(dy).reshape(len(dy), *self.input_shape)  # (N, H, W, C)

@@ -72,7 +72,7 @@ class MaxPooling2D(Layer):
 
     def backward(self, dy: np.ndarray) -> np.ndarray:
         """Return dx (N, H, W, C) for dy (N, OH, OW, C)."""
-        x_shape = (len(dy), *self.input_shape)
+        dy, x_shape = self.check_gradient(dy), (len(dy), *self.input_shape)
         return kernels.room(dy).maxpool2d_backward(dy, self.argmax, x_shape, self.pool_size, self.strides, self.pads)
 
     def get_config(self) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from minicnn.checks import number
 from minicnn.layers.base import Layer
 
 
@@ -27,8 +28,8 @@ class Rescaling(Layer):
 
     def __init__(self, scale: float, offset: float = 0.0, name: str | None = None) -> None:
         super().__init__(name)
-        self.scale = float(scale)
-        self.offset = float(offset)
+        self.scale = number("Rescaling(scale)", scale)
+        self.offset = number("Rescaling(offset)", offset)
 
     def forward(self, x: np.ndarray, training: bool = False) -> np.ndarray:
         """Return x * scale + offset, of x's shape."""
@@ -36,7 +37,7 @@ class Rescaling(Layer):
 
     def backward(self, dy: np.ndarray) -> np.ndarray:
         """Return dy * scale."""
-        return dy * self.scale
+        return self.check_gradient(dy) * self.scale
 
     def get_config(self) -> dict[str, Any]:
         return {"scale": self.scale, "offset": self.offset}

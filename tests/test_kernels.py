@@ -1,0 +1,334 @@
+"""The fast kernels against plain loops, and the plain loops against definitions that share no code with them.
+
+Most arrays hold small whole numbers: their sums are exact in any order, so that equality is asked for to the bit,
+and windows with equal values are common.
+"""
+
+import inspect
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from scipy.signal import correlate2d
+
+from minicnn import kernels
+from minicnn.errors import DtypeError
+from minicnn.kernels import cpu, reference
+from minicnn.layers.windows import slide
+
+ROOMS = pytest.mark.parametrize("room", [cpu, reference], ids=["cpu", "reference"])
+quick = settings(deadline=None, max_examples=60)
+
+
+def whole(rng, shape, dtype):
+    """Random whole numbers from -4 to 4."""
+    return rng.integers(-4, 5, shape).astype(dtype)
+
+
+@st.composite
+def windows(draw):
+    """A generator, a dtype, an image shape, and a window with strides and pads, that fit together."""
+    size = (draw(st.integers(1, 7)), draw(st.integers(1, 7)))
+    window = (draw(st.integers(1, 4)), draw(st.integers(1, 4)))
+    strides = (draw(st.integers(1, 3)), draw(st.integers(1, 3)))
+    padding = draw(st.sampled_from(["valid", "same", "any"]))
+    if padding == "any":  # less than the window on each side, as many as one likes on either
+        pads = tuple((draw(st.integers(0, k - 1)), draw(st.integers(0, k - 1))) for k in window)
+    else:
+        assume(padding == "same" or (size[0] >= window[0] and size[1] >= window[1]))
+        pads = slide(size, window, strides, padding)[1]
+    assume(all(have + sum(pad) >= k for have, pad, k in zip(size, pads, window, strict=True)))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    x_shape = (draw(st.integers(1, 3)), *size, draw(st.sampled_from([1, 2, 3, 19])))  # 19: more than a vector register
+    return rng, draw(st.sampled_from([np.float32, np.float64])), x_shape, (window, strides, pads)
+
+
+def same(mine, theirs):
+    """Equal to the bit, in shape and in type too."""
+    np.testing.assert_array_equal(mine, theirs, strict=True)
+
+
+def filters(rng, dtype, x_shape, window, F=2):
+    return whole(rng, (*window, x_shape[3], F), dtype), whole(rng, F, dtype)
+
+
+@quick
+@given(windows())
+def test_im2col_and_col2im_are_the_plain_loops_and_each_others_transpose(case):
+    rng, dtype, x_shape, where = case
+    x = whole(rng, x_shape, dtype)
+    cols = cpu.im2col(x, *where)
+    same(cols, reference.im2col(x, *where))
+    c = whole(rng, cols.shape, dtype)
+    back = cpu.col2im(c, x_shape, *where)
+    same(back, reference.col2im(c, x_shape, *where))
+    assert (cols * c).sum() == (x * back).sum()  # <im2col(x), c> = <x, col2im(c)>
+
+
+@quick
+@given(windows())
+def test_convolution_is_the_plain_loops(case):
+    rng, dtype, x_shape, (window, strides, pads) = case
+    x, (w, b) = whole(rng, x_shape, dtype), filters(rng, dtype, x_shape, window)
+    y = cpu.conv2d(x, w, b, strides, pads)
+    same(y, reference.conv2d(x, w, b, strides, pads))
+    dy = whole(rng, y.shape, dtype)
+    copies = [array.copy() for array in (dy, x, w)]
+    mine = cpu.conv2d_backward(dy, x, w, strides, pads)
+    for a, b_ in zip(mine, reference.conv2d_backward(dy, x, w, strides, pads), strict=True):
+        same(a, b_)
+    dx, dw, db = cpu.conv2d_backward(dy, x, w, strides, pads, input_gradient=False)
+    assert dx is None
+    same(dw, mine[1])
+    same(db, mine[2])
+    for array, copy in zip((dy, x, w), copies, strict=True):
+        same(array, copy)  # what is given is left as it was
+
+
+@quick
+@given(windows())
+def test_max_pooling_is_the_plain_loops(case):
+    rng, dtype, x_shape, where = case
+    x = whole(rng, x_shape, dtype)
+    y, argmax = cpu.maxpool2d(x, *where)
+    expected, places = reference.maxpool2d(x, *where)
+    same(y, expected)
+    same(argmax, places)
+    dy = whole(rng, y.shape, dtype)
+    same(cpu.maxpool2d_backward(dy, argmax, x_shape, *where), reference.maxpool2d_backward(dy, places, x_shape, *where))
+
+
+@quick
+@given(st.integers(0, 2**32 - 1), st.sampled_from([np.float32, np.float64]), *[st.integers(1, 6)] * 3)
+def test_dense_relu_and_sgd_are_the_plain_loops(seed, dtype, N, In, Out):
+    rng = np.random.default_rng(seed)
+    x, w, b, dy = (whole(rng, shape, dtype) for shape in ((N, In), (In, Out), (Out,), (N, Out)))
+    y = cpu.dense(x, w, b)
+    same(y, reference.dense(x, w, b))
+    for a, b_ in zip(cpu.dense_backward(dy, x, w), reference.dense_backward(dy, x, w), strict=True):
+        same(a, b_)
+    assert cpu.dense_backward(dy, x, w, input_gradient=False)[0] is None
+    same(cpu.relu(y), reference.relu(y))
+    same(cpu.relu_backward(dy, y), reference.relu_backward(dy, y))
+    for nesterov in (False, True):
+        results = []
+        for room in (cpu, reference):
+            weights, velocity = w.copy(), np.ones_like(w)
+            room.sgd_step(weights, w, velocity, 0.25, 0.5, nesterov)  # exact in binary
+            results.append((weights, velocity))
+        same(results[0][0], results[1][0])
+        same(results[0][1], results[1][1])
+
+
+@quick
+@given(st.integers(0, 2**32 - 1), st.sampled_from([np.float32, np.float64]), st.integers(1, 5), st.integers(1, 6))
+def test_softmax_and_its_loss_are_the_plain_loops(seed, dtype, N, K):
+    rng = np.random.default_rng(seed)
+    z, dy = (10 * rng.standard_normal((2, N, K))).astype(dtype)
+    labels = rng.integers(0, K, N)
+    p = cpu.softmax(z)
+    close = {"rtol": 0, "atol": 500 * np.finfo(dtype).eps, "strict": True}  # for values up to about 40
+    np.testing.assert_allclose(p, reference.softmax(z), **close)
+    np.testing.assert_allclose(cpu.softmax_backward(dy, p), reference.softmax_backward(dy, p), **close)
+    for mine, theirs in zip(*(room.softmax_crossentropy(z, labels) for room in (cpu, reference)), strict=True):
+        np.testing.assert_allclose(mine, theirs, **close)
+
+
+@pytest.mark.parametrize(
+    ("x_shape", "window", "strides", "pads"),
+    [
+        ((19, 25, 25, 1), (3, 2), (1, 1), ((1, 1), (0, 1))),  # more images than blocks, more windows than a tile
+        ((2, 2, 700, 1), (2, 2), (1, 1), ((0, 1), (1, 0))),  # one line is longer than a tile
+    ],
+)
+def test_arrays_larger_than_a_block_and_a_tile(x_shape, window, strides, pads):
+    rng = np.random.default_rng(0)
+    x, (w, b) = whole(rng, x_shape, np.float32), filters(rng, np.float32, x_shape, window)
+    y = cpu.conv2d(x, w, b, strides, pads)
+    same(y, reference.conv2d(x, w, b, strides, pads))
+    dy = whole(rng, y.shape, np.float32)
+    mine, theirs = (room.conv2d_backward(dy, x, w, strides, pads) for room in (cpu, reference))
+    for a, b_ in zip(mine, theirs, strict=True):
+        same(a, b_)
+    same(cpu.maxpool2d(x, window, strides, pads)[1], reference.maxpool2d(x, window, strides, pads)[1])
+
+
+def test_elementwise_work_longer_than_a_chunk():
+    x = np.random.default_rng(0).standard_normal(3 * cpu.CHUNK + 5).astype(np.float32)
+    same(cpu.relu(x), np.maximum(x, 0))
+    same(cpu.relu_backward(x, x), np.where(x > 0, x, np.float32(0)))
+
+
+@ROOMS
+def test_float64_is_computed_in_float64(room):
+    x, w = np.full((1, 1, 1, 1), 1 + 2.0**-40), np.ones((1, 1, 1, 1))
+    one = ((1, 1), ((0, 0), (0, 0)))
+    assert room.conv2d(x, w, np.zeros(1), *one).item() == 1 + 2.0**-40
+    assert room.conv2d_backward(x, x, w, *one)[1].item() == (1 + 2.0**-40) ** 2
+    assert room.dense(x[0, 0], w[0, 0], np.zeros(1)).item() == 1 + 2.0**-40
+    weights, velocity = np.ones(1), np.zeros(1)
+    room.sgd_step(weights, np.ones(1), velocity, 2.0**-40, 0.9, False)
+    assert weights.item() == 1 - 2.0**-40
+
+
+@ROOMS
+def test_arrays_that_are_not_contiguous(room):
+    rng = np.random.default_rng(0)
+    x, w, b = whole(rng, (6, 5, 2, 2), np.float32), whole(rng, (2, 2, 3, 2), np.float32), np.zeros(3, np.float32)
+    view, kernel = x.transpose(2, 1, 0, 3), w.transpose(0, 1, 3, 2)  # (N, H, W, C), (KH, KW, C, F)
+    where = ((1, 1), ((0, 0), (0, 0)))
+    y = room.conv2d(view, kernel, b, *where)
+    same(y, room.conv2d(view.copy(), kernel.copy(), b, *where))
+    dy = whole(rng, y.shape[::-1], np.float32).T
+    for a, b_ in zip(
+        room.conv2d_backward(dy, view, kernel, *where),
+        room.conv2d_backward(dy.copy(), view.copy(), kernel.copy(), *where),
+        strict=True,
+    ):
+        same(a, b_)
+    pool = ((2, 2), (2, 2), ((0, 0), (0, 0)))
+    same(room.maxpool2d(view, *pool)[0], room.maxpool2d(view.copy(), *pool)[0])
+    same(room.relu(view), room.relu(view.copy()))
+
+
+# The plain loops themselves, against definitions from elsewhere.
+
+
+@ROOMS
+def test_convolution_worked_by_hand(room):
+    x = np.arange(1.0, 10).reshape(1, 3, 3, 1)
+    w, b = np.array([[1.0, 2.0], [3.0, 4.0]]).reshape(2, 2, 1, 1), np.array([100.0])
+    y = room.conv2d(x, w, b, (1, 1), ((0, 0), (0, 0)))
+    # 1*1 + 2*2 + 4*3 + 5*4 = 37, then one pixel to the right, and so on: the kernel is not flipped
+    assert y.ravel().tolist() == [137, 147, 167, 177]
+    dy = np.array([1.0, 0, 0, 10]).reshape(1, 2, 2, 1)
+    dx, dw, db = room.conv2d_backward(dy, x, w, (1, 1), ((0, 0), (0, 0)))
+    assert dx.reshape(3, 3).tolist() == [[1, 2, 0], [3, 4 + 10, 20], [0, 30, 40]]
+    assert dw.reshape(2, 2).tolist() == [[1 + 50, 2 + 60], [4 + 80, 5 + 90]]
+    assert db.tolist() == [11]
+
+
+@quick
+@given(windows())
+def test_convolution_is_scipys_correlation(case):
+    rng, dtype, x_shape, (window, strides, pads) = case
+    x, (w, b) = whole(rng, x_shape, dtype), filters(rng, dtype, x_shape, window)
+    padded = np.pad(x, ((0, 0), *pads, (0, 0)))
+    y = reference.conv2d(x, w, b, strides, pads)
+    for n, f in np.ndindex(len(x), w.shape[3]):
+        full = sum(correlate2d(padded[n, :, :, c], w[:, :, c, f], "valid") for c in range(x_shape[3]))
+        np.testing.assert_array_equal(y[n, :, :, f], full[:: strides[0], :: strides[1]] + b[f])
+
+
+@ROOMS
+@quick
+@given(windows())
+def test_gradients_of_convolution_are_its_transposes(room, case):
+    """A convolution is linear in x and in w: <dy, conv(x', w)> = <dx, x'> for any x', <dy, conv(x, w')> = <dw, w'>."""
+    rng, dtype, x_shape, (window, strides, pads) = case
+    x, (w, b) = whole(rng, x_shape, dtype), filters(rng, dtype, x_shape, window)
+    other_x, (other_w, other_b) = whole(rng, x_shape, dtype), filters(rng, dtype, x_shape, window)
+    dy = whole(rng, reference.conv2d(x, w, b, strides, pads).shape, dtype)
+    dx, dw, db = room.conv2d_backward(dy, x, w, strides, pads)
+    assert (dy * reference.conv2d(other_x, w, 0 * b, strides, pads)).sum() == (dx * other_x).sum()
+    assert (dy * reference.conv2d(x, other_w, 0 * b, strides, pads)).sum() == (dw * other_w).sum()
+    assert (dy * other_b).sum() == (db * other_b).sum()
+
+
+@ROOMS
+@quick
+@given(windows())
+def test_pooling_is_the_maximum_of_each_window_padded_with_minus_infinity(room, case):
+    rng, dtype, x_shape, (window, strides, pads) = case
+    x = whole(rng, x_shape, dtype)
+    y, argmax = room.maxpool2d(x, window, strides, pads)
+    padded = np.pad(x, ((0, 0), *pads, (0, 0)), constant_values=-np.inf)
+    views = np.lib.stride_tricks.sliding_window_view(padded, window, (1, 2))[:, :: strides[0], :: strides[1]]
+    views = views.reshape(*views.shape[:4], -1)  # (N, OH, OW, C, PH*PW)
+    np.testing.assert_array_equal(y, views.max(axis=-1))
+    np.testing.assert_array_equal(argmax, views.argmax(axis=-1))  # the first of equal ones
+    dy = whole(rng, y.shape, dtype)
+    expected = np.zeros((x_shape[0], padded.shape[1], padded.shape[2], x_shape[3]))
+    for n, i, j, c in np.ndindex(y.shape):
+        u, v = divmod(int(argmax[n, i, j, c]), window[1])
+        expected[n, i * strides[0] + u, j * strides[1] + v, c] += dy[n, i, j, c]
+    dx = room.maxpool2d_backward(dy, argmax, x_shape, window, strides, pads)
+    inside = expected[:, pads[0][0] : pads[0][0] + x_shape[1], pads[1][0] : pads[1][0] + x_shape[2]]
+    np.testing.assert_array_equal(dx, inside)
+    assert dx.sum() == dy.sum()  # nothing is sent into the padding
+
+
+@ROOMS
+def test_padding_never_wins_over_negative_values(room):
+    y, _ = room.maxpool2d(-np.arange(1.0, 17).reshape(1, 4, 4, 1), (3, 3), (2, 2), ((0, 1), (0, 1)))
+    assert y.ravel().tolist() == [-1, -3, -9, -11]
+    y, argmax = room.maxpool2d(np.full((1, 2, 2, 1), -np.inf), (3, 3), (1, 1), ((1, 1), (1, 1)))
+    assert y.ravel().tolist() == [-np.inf] * 4
+    assert argmax.ravel().tolist() == [4, 3, 1, 0]  # the first place inside the image
+
+
+@ROOMS
+def test_of_equal_values_the_first_one_wins(room):
+    x = np.array([[7.0, 7, 1], [7, 7, 9], [0, 7, 9]]).reshape(1, 3, 3, 1)
+    where = ((2, 2), (1, 1), ((0, 0), (0, 0)))
+    _, argmax = room.maxpool2d(x, *where)
+    assert argmax.ravel().tolist() == [0, 3, 0, 1]  # u*2 + v: row by row
+    dx = room.maxpool2d_backward(np.array([1.0, 2, 4, 8]).reshape(1, 2, 2, 1), argmax, x.shape, *where)
+    assert dx.reshape(3, 3).tolist() == [[1, 0, 0], [4, 0, 2 + 8], [0, 0, 0]]
+
+
+@ROOMS
+def test_a_nan_reaches_what_it_touches_and_nothing_else(room):
+    x, w, b = np.ones((1, 4, 4, 1)), np.ones((2, 2, 1, 1)), np.zeros(1)
+    x[0, 1, 1] = np.nan
+    where = ((1, 1), ((0, 0), (0, 0)))
+    touched = [[True, True, False], [True, True, False], [False, False, False]]
+    assert np.isnan(room.conv2d(x, w, b, *where)).reshape(3, 3).tolist() == touched
+    y, argmax = room.maxpool2d(x, (2, 2), *where)
+    assert np.isnan(y).reshape(3, 3).tolist() == touched
+    assert argmax.reshape(3, 3)[:2, :2].tolist() == [[3, 2], [1, 0]]
+    assert np.isnan(room.relu(np.array([np.nan, -1, 1]))).tolist() == [True, False, False]
+    assert np.isnan(room.dense(np.array([[np.nan], [1]]), np.ones((1, 1)), b)).ravel().tolist() == [True, False]
+
+
+@ROOMS
+def test_softmax_and_its_loss_at_the_edges(room):
+    z = np.array([[0.0, 100.0], [0.0, 0.0], [-1000.0, 1000.0]])
+    losses, dz = room.softmax_crossentropy(z, np.array([0, 1, 1]))
+    np.testing.assert_allclose(losses, [100, np.log(2), 0], rtol=1e-15)  # 100 and not 16.118: nothing is clipped
+    np.testing.assert_allclose(dz * 3, [[-1, 1], [0.5, -0.5], [0, 0]], atol=1e-15)  # (p - onehot) / N
+    np.testing.assert_allclose(room.softmax(z), [[0, 1], [0.5, 0.5], [0, 1]], atol=1e-15)
+    p = np.array([[0.2, 0.3, 0.5]])
+    jacobian = np.diag(p[0]) - np.outer(p, p)  # dp_k/dz_j, (K, K)
+    for k in range(3):
+        np.testing.assert_allclose(room.softmax_backward(np.eye(3)[k : k + 1], p)[0], jacobian[k], atol=1e-16)
+
+
+@ROOMS
+def test_sgd_by_hand(room):
+    w, velocity = np.array([1.0]), np.array([0.5])
+    room.sgd_step(w, np.array([2.0]), velocity, 0.25, 0.5, False)
+    assert (velocity.item(), w.item()) == (0.5 * 0.5 - 0.25 * 2, 1 - 0.25)
+    room.sgd_step(w, np.array([2.0]), velocity, 0.25, 0.5, True)  # velocity -0.625, step 0.5 * -0.625 - 0.5
+    assert (velocity.item(), w.item()) == (-0.625, 0.75 - 0.8125)
+
+
+def test_both_rooms_have_the_same_doors():
+    doors = [
+        {
+            name: (str(inspect.signature(function)), function.__doc__)
+            for name, function in vars(room).items()
+            if inspect.isfunction(function) and not name.startswith("_") and function.__module__ == room.__name__
+        }
+        for room in (cpu, reference)
+    ]
+    assert doors[0] == doors[1]
+    assert len(doors[0]) >= 14
+    assert all(contract for _, contract in doors[0].values())
+
+
+def test_an_array_without_a_room_is_refused():
+    assert kernels.room(np.zeros(1)) is cpu
+    with pytest.raises(DtypeError, match=r"NumPy array\. Received: list"):
+        kernels.room([0.0])

@@ -1,0 +1,187 @@
+"""What people do by mistake, and what once went wrong silently: each ends well or in one of our errors."""
+
+import json
+
+import numpy as np
+import pytest
+from safetensors.numpy import save
+
+import minicnn
+from minicnn import layers, models, optimizers
+from minicnn.errors import MinicnnError
+from minicnn.kernels import threads
+
+
+def classifier(inputs=4, units=3):
+    model = models.Sequential([minicnn.Input((inputs,)), layers.Dense(units, "softmax")])
+    return model
+
+
+def ready(layer, shape):
+    layer.build(shape)
+    layer.forward(np.zeros((1, *shape), np.float32))
+    return layer
+
+
+@pytest.mark.parametrize("dtype", [np.float64, int])
+def test_dy_comes_in_the_layers_float_type(dtype):
+    layer = ready(layers.Conv2D(2, 3, padding="same"), (4, 4, 2))
+    assert layer.backward(np.ones((1, 4, 4, 2), dtype)).dtype == np.float32
+    layer = ready(layers.Dense(2), (3,))
+    assert layer.backward(np.ones((1, 2), dtype)).dtype == np.float32
+    assert layer.grads["kernel"].dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape", "dy"),
+    [
+        (layers.Conv2D(2, 3, padding="same"), (4, 4, 2), (1, 3, 4, 2)),
+        (layers.Conv2D(2, 3, padding="same"), (4, 4, 2), (2, 4, 4, 2)),
+        (layers.Conv2D(2, 3, padding="same"), (4, 4, 2), (1, 4, 4, 3)),
+        (layers.MaxPooling2D(2), (4, 4, 2), (1, 1, 1, 2)),
+        (layers.Dense(2), (3,), (1, 3)),
+        (layers.ReLU(), (3,), (1, 2)),
+    ],
+)
+def test_dy_of_another_shape_is_refused(layer, shape, dy):
+    ready(layer, shape)
+    with pytest.raises(MinicnnError):
+        layer.backward(np.ones(dy, np.float32))
+
+
+def test_backward_before_forward_is_refused():
+    with pytest.raises(MinicnnError):
+        layers.Conv2D(2, 3, padding="same").build((4, 4, 2)).backward(np.ones((1, 4, 4, 2), np.float32))
+
+
+def test_add_does_not_wrap_bytes_around():
+    layer = layers.Add().build([(2,), (2,)])
+    assert layer.forward([np.array([[200, 100]], np.uint8)] * 2).tolist() == [[400, 200]]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda: layers.Dense(2, activation=["relu"]),
+        lambda: layers.Rescaling("a"),
+        lambda: layers.Flatten().build((None, 3)),
+        lambda: optimizers.SGD("fast"),
+        lambda: optimizers.SGD(0.1, momentum=None),
+        lambda: classifier().compile(loss=["mse"]),
+        lambda: models.load_model(None),
+    ],
+)
+def test_a_mistake_is_one_of_our_errors(wrong):
+    with pytest.raises(MinicnnError):
+        wrong()
+
+
+@pytest.mark.parametrize("inputs", [4, 5])
+def test_an_optimizer_is_not_shared_between_models(inputs):
+    """Velocities of another shape would be read outside of their arrays."""
+    optimizer = optimizers.SGD(0.1, momentum=0.9)
+    first, second = classifier(4), classifier(inputs)
+    first.compile(optimizer)
+    first.train_on_batch(np.ones((1, 4), np.float32), [0])
+    with pytest.raises(MinicnnError):
+        second.compile(optimizer)
+
+
+def test_a_layer_that_cannot_be_added_is_not_added():
+    model = models.Sequential([minicnn.Input((3,)), layers.Dense(3, name="a")])
+    with pytest.raises(MinicnnError):
+        model.add(layers.Dense(3, name="a"))
+    assert len(model.layers) == 2
+
+
+def test_a_build_that_fails_may_be_done_again():
+    model = models.Sequential([layers.Conv2D(3, 3)])
+    with pytest.raises(MinicnnError):
+        model.build((4,))
+    model.build((4, 4, 1))
+    assert model.count_params() == 30
+
+
+def test_weights_in_another_memory_order_learn_too():
+    model = classifier(3, 3)
+    model.layers[-1].params["kernel"] = np.ones((3, 3), np.float32, order="F")
+    model.compile(optimizers.SGD(0.1))
+    model.train_on_batch(np.eye(3, dtype=np.float32), np.arange(3))
+    assert (model.get_weights()[0] != 1).any()
+
+
+X, LABELS = np.zeros((6, 4), np.float32), np.zeros(6, int)
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda m: m.predict([(X, LABELS), (X[:3], LABELS[:3])]),
+        lambda m: m.predict(iter([[X, LABELS]])),
+        lambda m: m.fit([(X, LABELS)], validation_data=[(X, LABELS), (X[:3], LABELS[:3])], verbose=0),
+    ],
+)
+def test_a_list_of_batches_is_a_data_set(use):
+    model = classifier()
+    model.compile()
+    use(model)
+
+
+def test_ragged_images_are_refused():
+    model = classifier()
+    model.compile()
+    with pytest.raises(MinicnnError):
+        model.fit([[1, 2], [3]], [0, 1], verbose=0)
+
+
+def test_a_deferred_model_takes_a_list_of_batches():
+    model = models.Sequential([layers.Dense(3, "softmax")])
+    model.compile()
+    model.fit([(X, LABELS)], verbose=0)
+
+
+def test_a_float64_model_comes_back_in_float64(tmp_path):
+    minicnn.set_floatx("float64")
+    try:
+        inputs = minicnn.Input((6, 6, 2))
+        x = layers.Flatten()(layers.Conv2D(3, 3, activation="relu")(inputs))
+        model = minicnn.Model(inputs, layers.Dense(3, activation="softmax")(x))
+        model.compile(optimizers.SGD(0.01))
+    finally:
+        minicnn.set_floatx("float32")
+    model.save(tmp_path / "model")
+    again = models.load_model(tmp_path / "model")
+    images = np.random.default_rng(0).standard_normal((2, 6, 6, 2))
+    np.testing.assert_array_equal(again.predict(images), model.predict(images), strict=True)
+    assert again.optimizer.learning_rate == 0.01
+
+
+def test_a_layer_that_is_not_in_the_file_type_is_refused(tmp_path):
+    model = classifier()
+    description = model.get_config()
+    description["layers"][1]["dtype"] = "int8"
+    tensors = {"dense/kernel": np.ones((4, 3), np.float32), "dense/bias": np.zeros(3, np.float32)}
+    (tmp_path / "model").write_bytes(save(tensors, {"minicnn": json.dumps({"format": "1", "model": description})}))
+    with pytest.raises(MinicnnError):
+        models.load_model(tmp_path / "model")
+
+
+def test_numpy_booleans_are_saved(tmp_path):
+    model = models.Sequential([minicnn.Input((4,)), layers.Dense(3, use_bias=np.bool_(False))])
+    model.save(tmp_path / "model")
+
+
+def test_two_threads_may_hold_blas_at_the_same_time():
+    with threads.single_threaded_blas():
+        pass
+    before = [library.num_threads for library in threads._blas]
+    for library in threads._blas:
+        library.set_num_threads(2)
+    try:
+        a, b = threads.single_threaded_blas(), threads.single_threaded_blas()
+        a.__enter__(), b.__enter__()
+        a.__exit__(None, None, None), b.__exit__(None, None, None)  # not nested: two dense layers in two threads
+        assert {library.num_threads for library in threads._blas} == {2}
+    finally:
+        for library, number in zip(threads._blas, before, strict=True):
+            library.set_num_threads(number)
