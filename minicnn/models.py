@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from minicnn import config, losses, optimizers, saving, training
+from minicnn import config, fusion, losses, optimizers, saving, training
 from minicnn import layers as all_layers
 from minicnn.callbacks import Callback, History
 from minicnn.errors import ArgumentError, DataError, ShapeError, StateError
@@ -66,6 +66,7 @@ class Model:
         self.class_names: list[str] | None = None
         self.stop_training = False
         self._nodes: list[Node] = []
+        self._fuse = True
 
     def _connect(self, first: Node, last: Node) -> None:
         if not isinstance(first.layer, InputLayer):
@@ -88,6 +89,7 @@ class Model:
                 learning.add(node)
         _name_layers([node.layer for node in nodes])
         self._nodes, self._learning = nodes, learning
+        self._steps = fusion.plan(nodes, self._fuse)
 
     @property
     def layers(self) -> list[Layer]:
@@ -98,9 +100,9 @@ class Model:
         """Return the output (N, K) for the batch x (N, H, W, C); the layers keep what `backward` needs."""
         self.ensure_built(x)
         values: dict[Node, np.ndarray] = {}
-        for node in self._nodes:
-            inputs = [values[parent] for parent in node.inputs] if node.inputs else [x]
-            values[node] = node.layer.forward(inputs if node.layer.merges else inputs[0], training)
+        for step in self._steps:
+            inputs = [values[parent] for parent in step.inputs] if step.inputs else [x]
+            values[step.output] = step.layer.forward(inputs if step.layer.merges else inputs[0], training)
         self._output = values[self._nodes[-1]]
         return self._output
 
@@ -111,16 +113,16 @@ class Model:
         """
         wanted = set(self._nodes) if input_gradient else self._learning
         gradients = {self._nodes[-1]: dy}
-        for node in reversed(self._nodes[1:]):
-            if node not in wanted:
+        for step in reversed(self._steps[1:]):
+            if step.output not in wanted:
                 continue
             options: dict[str, bool] = {}
-            if from_logits and node is self._nodes[-1] and self._softmax() is not None:
+            if from_logits and step.output is self._nodes[-1] and self._softmax() is not None:
                 options["from_logits"] = True
-            if isinstance(node.layer, (Conv2D, Dense)):
-                options["input_gradient"] = not wanted.isdisjoint(node.inputs)
-            dx = node.layer.backward(gradients.pop(node), **options)
-            for parent, part in zip(node.inputs, dx if node.layer.merges else [dx], strict=True):
+            if isinstance(step.layer, (Conv2D, Dense, fusion.ConvReLUPool)):
+                options["input_gradient"] = not wanted.isdisjoint(step.inputs)
+            dx = step.layer.backward(gradients.pop(step.output), **options)
+            for parent, part in zip(step.inputs, dx if step.layer.merges else [dx], strict=True):
                 if parent in wanted:
                     gradients[parent] = gradients[parent] + part if parent in gradients else part
         return gradients.get(self._nodes[0])
@@ -146,6 +148,7 @@ class Model:
         optimizer: Any = "sgd",
         loss: Any = "sparse_categorical_crossentropy",
         metrics: Sequence[str] | None = None,
+        fuse: bool = True,
     ) -> None:
         """Choose how to learn.
 
@@ -154,6 +157,8 @@ class Model:
         optimizer : SGD or "sgd"
         loss : SparseCategoricalCrossentropy or "sparse_categorical_crossentropy"
         metrics : sequence of {"accuracy"}, optional
+        fuse : bool
+            Whether layers that have a common kernel run as one; the results are equal but for rounding.
 
         Raises
         ------
@@ -175,6 +180,8 @@ class Model:
             raise ArgumentError(f"{optimizer} keeps the velocities of another model. Make a new one for each model.")
         optimizer.owner = self
         self.optimizer, self.loss, self.metrics = optimizer, losses.get(loss), ["loss", *metrics]
+        self._fuse = fuse
+        self._steps = fusion.plan(self._nodes, fuse)
         self._check_head()
 
     def _check_head(self) -> None:

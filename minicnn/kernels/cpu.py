@@ -10,8 +10,16 @@ turns every window of its input into a row of `cols` (im2col), so that it become
 
 import numba
 import numpy as np
+from llvmlite.binding import get_host_cpu_features
 
 from minicnn.kernels import threads
+
+_features, _settings = get_host_cpu_features(), vars(numba.config)
+if _features.get("avx512f") and _settings["CPU_FEATURES"] is None:
+    # LLVM would take half of an AVX-512 vector; whole ones are up to twice as fast here. Before the first compilation.
+    _settings["CPU_FEATURES"] = _features.flatten() + ",-prefer-256-bit"
+
+from minicnn.kernels.fused import conv2d_relu_maxpool2d, conv2d_relu_maxpool2d_backward  # noqa: E402, F401 - doors
 
 Pair = tuple[int, int]
 Pads = tuple[Pair, Pair]

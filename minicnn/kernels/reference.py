@@ -89,6 +89,24 @@ def maxpool2d_backward(
     return dx
 
 
+def conv2d_relu_maxpool2d(x: np.ndarray, w: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Convolve x (N, H, W, C), H and W even, with w (3, 3, C, F) under "same", add b (F,), apply ReLU and pool by 2.
+
+    Returns y (N, H/2, W/2, F) and which of the four won, in the same shape: 0 to 3 in row-major order, 4 for none.
+    """
+    y, argmax = maxpool2d(relu(conv2d(x, w, b, (1, 1), ((1, 1), (1, 1)))), (2, 2), (2, 2), ((0, 0), (0, 0)))
+    return y, np.where(y > 0, argmax, 4).astype(np.uint8)
+
+
+def conv2d_relu_maxpool2d_backward(
+    dy: np.ndarray, argmax: np.ndarray, x: np.ndarray, w: np.ndarray, input_gradient: bool = True
+) -> tuple[np.ndarray | None, np.ndarray, np.ndarray]:
+    """From dy (N, H/2, W/2, F): dx (N, H, W, C) or None, dw (3, 3, C, F) and db (F,), the sums over all windows."""
+    dz_shape = (*x.shape[:3], w.shape[3])
+    dz = maxpool2d_backward(np.where(argmax < 4, dy, 0), argmax, dz_shape, (2, 2), (2, 2), ((0, 0), (0, 0)))
+    return conv2d_backward(dz, x, w, (1, 1), ((1, 1), (1, 1)), input_gradient)
+
+
 def dense(x: np.ndarray, w: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Return y (N, Out) = x (N, In) @ w (In, Out) + b (Out,)."""
     y = np.zeros((len(x), w.shape[1]), x.dtype)
