@@ -1,7 +1,8 @@
 """What happens around the batches of a training: rates cut, weights kept, files written, progress shown.
 
-Names, arguments, rules and messages are Keras's. A callback knows its model only through ``optimizer.learning_rate``,
-``stop_training``, ``get_weights()``, ``set_weights(w)`` and ``save(path)``, so it can be tried on a stand-in.
+Names, arguments, rules and messages are Keras's; an argument outside its range raises an ArgumentError. A callback
+knows its model only through ``optimizer.learning_rate``, ``stop_training``, ``get_weights()``, ``set_weights(w)`` and
+``save(path)``, so it can be tried on a stand-in.
 """
 
 import copy
@@ -18,6 +19,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from minicnn import checks
 from minicnn.errors import ArgumentError, DtypeError, OutputError
 from minicnn.files import output_folder
 
@@ -30,15 +32,6 @@ class Callback:
     `epoch` and `batch` count from 0. `logs` holds the running ``loss`` and ``accuracy``, at the end of an epoch also
     ``val_loss`` and ``val_accuracy``; what a callback adds to it there, later callbacks and the history see.
 
-    Attributes
-    ----------
-    model
-        The model in training.
-    params : dict
-        ``epochs``, ``steps`` (batches an epoch) and ``verbose``.
-
-    Examples
-    --------
     >>> class Shout(Callback):
     ...     def on_epoch_end(self, epoch, logs=None):
     ...         print(f"EPOCH {epoch + 1}: {logs['loss']:.2f}!")
@@ -46,8 +39,8 @@ class Callback:
     EPOCH 1: 2.30!
     """
 
-    model: Any = None
-    params: dict[str, Any] | None = None
+    model: Any = None  # in training
+    params: dict[str, Any] | None = None  # epochs, steps (batches an epoch; None if unknown) and verbose
 
     def set_model(self, model: Any) -> None:
         self.model = model
@@ -70,26 +63,18 @@ class Monitor(Callback):
 
     Parameters
     ----------
-    monitor : str
-        Its name in the logs.
-    mode : {"auto", "min", "max"}
-        Whether lower or higher is better; "auto" takes "max" for accuracies and AUCs, else "min".
-    min_delta : float
-        A smaller change is no improvement.
-
-    Raises
-    ------
-    ArgumentError
-        For another `mode`.
+    monitor : str, its name in the logs
+    mode : {"min", "max", "auto"}, what is better; "auto" takes "max" for accuracies and AUCs, else "min"
+    min_delta : float, a smaller change is no improvement
+    verbose : int, 1 prints a line when something happens
     """
 
-    def __init__(self, monitor: str = "val_loss", mode: str = "auto", min_delta: float = 0.0):
+    def __init__(self, monitor: str = "val_loss", mode: str = "auto", min_delta: float = 0.0, verbose: int = 0):
         if mode not in ("auto", "min", "max"):
             raise ArgumentError(f'{type(self).__name__} expects mode="auto", "min" or "max". Received: mode={mode!r}')
         if mode == "auto":
             mode = "max" if "acc" in monitor or monitor.endswith("auc") else "min"
-        self.monitor = monitor
-        self.mode = mode
+        self.monitor, self.mode, self.verbose = monitor, mode, verbose
         self.min_delta = abs(min_delta) if mode == "max" else -abs(min_delta)  # signed: it points to what is better
         self.best = self.worst = -np.inf if mode == "max" else np.inf
 
@@ -104,6 +89,11 @@ class Monitor(Callback):
             warnings.warn(f"{problem} Available metrics are: {','.join(logs)}", stacklevel=3)
         return logs.get(self.monitor)
 
+    def tell(self, message: str) -> None:
+        """Print `message` if the callback is verbose."""
+        if self.verbose > 0:
+            _say(message)
+
 
 class ReduceLROnPlateau(Monitor):
     """Multiply the learning rate by `factor` after `patience` epochs without improvement.
@@ -112,40 +102,23 @@ class ReduceLROnPlateau(Monitor):
 
     Parameters
     ----------
-    monitor, mode, min_delta
-        See `Monitor`.
-    factor : float
-        At least 0 and below 1.
-    patience, cooldown : int
-        Epochs without improvement before a cut; epochs after it that do not count.
-    verbose : int
-        1 prints a line at each cut.
-    min_lr : float
-        The rate never goes below it.
-
-    Raises
-    ------
-    ArgumentError
-        If `factor` is not in [0, 1), or `patience`, `cooldown` or `min_lr` is negative.
+    monitor, mode, min_delta, verbose : as in `Monitor`
+    factor : float in [0, 1)
+    patience : int >= 0, epochs without improvement before a cut
+    cooldown : int >= 0, epochs after a cut that do not count
+    min_lr : float >= 0, the rate never goes below it
     """
 
     def __init__(
-        self,
-        monitor: str = "val_loss",
-        factor: float = 0.1,
-        patience: int = 10,
-        verbose: int = 0,
-        mode: str = "auto",
-        min_delta: float = 1e-4,
-        cooldown: int = 0,
-        min_lr: float = 0.0,
-    ):
-        super().__init__(monitor, mode, min_delta)
+        self, monitor: str = "val_loss", factor: float = 0.1, patience: int = 10, verbose: int = 0, mode: str = "auto",
+        min_delta: float = 1e-4, cooldown: int = 0, min_lr: float = 0.0,
+    ):  # fmt: skip
+        super().__init__(monitor, mode, min_delta, verbose)
         if not 0 <= factor < 1:
             raise ArgumentError(f"ReduceLROnPlateau expects 0 <= factor < 1, such as 0.1. Received: factor={factor!r}")
-        _check_not_negative(self, patience=patience, cooldown=cooldown, min_lr=min_lr)
-        self.factor, self.min_lr = factor, min_lr
-        self.patience, self.cooldown, self.verbose = patience, cooldown, verbose
+        for name, value in (("patience", patience), ("cooldown", cooldown), ("min_lr", min_lr)):
+            checks.number(f"ReduceLROnPlateau({name})", value, least=0)
+        self.factor, self.patience, self.cooldown, self.min_lr = factor, patience, cooldown, min_lr
         self.on_train_begin()
 
     def on_train_begin(self, logs: Logs = None) -> None:
@@ -170,8 +143,7 @@ class ReduceLROnPlateau(Monitor):
             if self.wait >= self.patience and rate > float(np.float32(self.min_lr)):  # the rate is a float32 too
                 rate = max(rate * self.factor, self.min_lr)
                 self.model.optimizer.learning_rate = rate
-                if self.verbose > 0:
-                    _say(f"Epoch {epoch + 1}: ReduceLROnPlateau reducing learning rate to {rate}.")
+                self.tell(f"Epoch {epoch + 1}: ReduceLROnPlateau reducing learning rate to {rate}.")
                 self.cooldown_counter = self.cooldown
                 self.wait = 0
 
@@ -181,40 +153,23 @@ class EarlyStopping(Monitor):
 
     Parameters
     ----------
-    monitor, mode, min_delta
-        See `Monitor`.
-    patience : int
-        Epochs without improvement before the stop.
-    verbose : int
-        1 tells of the stop and of the weights restored.
-    baseline : float, optional
-        An improvement restarts the waiting only if it beats this as well.
+    monitor, mode, min_delta, verbose : as in `Monitor`
+    patience : int >= 0, epochs without improvement before the stop
+    baseline : float or None, an improvement restarts the waiting only if it beats this as well
     restore_best_weights : bool
         When training ends, whatever ended it, give the model its weights of the best epoch (as Keras 3; Keras 2 did
         so only when it had stopped the training itself). The learning rate and the velocities stay as they are.
-    start_from_epoch : int
-        Epochs to let pass first.
-
-    Raises
-    ------
-    ArgumentError
-        If `patience` or `start_from_epoch` is negative.
+    start_from_epoch : int >= 0, epochs to let pass first
     """
 
     def __init__(
-        self,
-        monitor: str = "val_loss",
-        min_delta: float = 0,
-        patience: int = 0,
-        verbose: int = 0,
-        mode: str = "auto",
-        baseline: float | None = None,
-        restore_best_weights: bool = False,
-        start_from_epoch: int = 0,
-    ):
-        super().__init__(monitor, mode, min_delta)
-        _check_not_negative(self, patience=patience, start_from_epoch=start_from_epoch)
-        self.patience, self.verbose, self.baseline = patience, verbose, baseline
+        self, monitor: str = "val_loss", min_delta: float = 0, patience: int = 0, verbose: int = 0, mode: str = "auto",
+        baseline: float | None = None, restore_best_weights: bool = False, start_from_epoch: int = 0,
+    ):  # fmt: skip
+        super().__init__(monitor, mode, min_delta, verbose)
+        checks.number("EarlyStopping(patience)", patience, least=0)
+        checks.number("EarlyStopping(start_from_epoch)", start_from_epoch, least=0)
+        self.patience, self.baseline = patience, baseline
         self.restore_best_weights, self.start_from_epoch = restore_best_weights, start_from_epoch
         self.on_train_begin()
 
@@ -244,11 +199,10 @@ class EarlyStopping(Monitor):
             self.model.stop_training = True
 
     def on_train_end(self, logs: Logs = None) -> None:
-        if self.stopped_epoch > 0 and self.verbose > 0:
-            _say(f"Epoch {self.stopped_epoch + 1}: early stopping")
+        if self.stopped_epoch > 0:
+            self.tell(f"Epoch {self.stopped_epoch + 1}: early stopping")
         if self.best_weights is not None:
-            if self.verbose > 0:
-                _say(f"Restoring model weights from the end of the best epoch: {self.best_epoch + 1}.")
+            self.tell(f"Restoring model weights from the end of the best epoch: {self.best_epoch + 1}.")
             self.model.set_weights(self.best_weights)
 
 
@@ -259,42 +213,27 @@ class ModelCheckpoint(Monitor):
     ----------
     filepath : path
         Braces name the logs and the epoch, from 1: ``"{epoch:02d}-{val_loss:.2f}.keras"``. Folders are made.
-    monitor, mode
-        See `Monitor`.
-    verbose : int
-        1 prints a line an epoch.
-    save_best_only : bool
-        Save only when the monitored value is strictly better than ever before.
-    save_weights_only : bool
-        Call the model's ``save_weights`` instead of its ``save``.
-    save_freq : {"epoch"}
-        Keras can count batches instead; minicnn cannot.
-    initial_value_threshold : float, optional
-        The first value to beat.
+    monitor, mode, verbose : as in `Monitor`
+    save_best_only : bool, save only when the monitored value is strictly better than ever before
+    save_weights_only : bool, call the model's ``save_weights`` instead of its ``save``
+    save_freq : {"epoch"}, Keras can count batches instead; minicnn cannot
+    initial_value_threshold : float or None, the first value to beat
 
     Raises
     ------
-    ArgumentError
-        For another `save_freq`; at the first save, if `filepath` names what the logs lack.
-    OutputError
-        If the folder cannot be written.
+    ArgumentError, OutputError
+        When saving, if `filepath` names what the logs lack, or if it cannot be written.
     """
 
     def __init__(
-        self,
-        filepath: str | os.PathLike,
-        monitor: str = "val_loss",
-        verbose: int = 0,
-        save_best_only: bool = False,
-        save_weights_only: bool = False,
-        mode: str = "auto",
-        save_freq: str = "epoch",
+        self, filepath: str | os.PathLike, monitor: str = "val_loss", verbose: int = 0, save_best_only: bool = False,
+        save_weights_only: bool = False, mode: str = "auto", save_freq: str = "epoch",
         initial_value_threshold: float | None = None,
-    ):
-        super().__init__(monitor, mode)
+    ):  # fmt: skip
+        super().__init__(monitor, mode, verbose=verbose)
         if save_freq != "epoch":
             raise ArgumentError(f'ModelCheckpoint expects save_freq="epoch". Received: save_freq={save_freq!r}')
-        self.filepath, self.verbose = os.fspath(filepath), verbose
+        self.filepath = os.fspath(filepath)
         self.save_best_only, self.save_weights_only = save_best_only, save_weights_only
         self.best = self.worst if initial_value_threshold is None else initial_value_threshold
 
@@ -306,8 +245,7 @@ class ModelCheckpoint(Monitor):
             if current is None:
                 return
             if not self.better(current, self.best):
-                if self.verbose > 0:
-                    _say(f"Epoch {epoch + 1}: {self.monitor} did not improve from {self.best:.5f}")
+                self.tell(f"Epoch {epoch + 1}: {self.monitor} did not improve from {self.best:.5f}")
                 return
             improvement = f"{self.monitor} improved from {self.best:.5f} to {current:.5f}, "
             self.best = current
@@ -317,27 +255,18 @@ class ModelCheckpoint(Monitor):
         except (LookupError, ValueError, AttributeError) as error:
             problem = f"ModelCheckpoint cannot fill in filepath={self.filepath!r} ({type(error).__name__}: {error})"
             raise ArgumentError(f"{problem}. Expected in braces only: {', '.join(fields)}") from error
-        if self.verbose > 0:
-            _say(f"Epoch {epoch + 1}: {improvement}saving model to {path}")
+        self.tell(f"Epoch {epoch + 1}: {improvement}saving model to {path}")
         output_folder(Path(path).parent)
         save = self.model.save_weights if self.save_weights_only else self.model.save
         save(path)
 
 
 class History(Callback):
-    """Keep every epoch's logs; ``fit`` returns it.
-
-    Attributes
-    ----------
-    epoch : list of int
-        The epochs, from 0.
-    history : dict of list
-        ``loss``, ``accuracy``, ``val_loss``, ``val_accuracy``, ``learning_rate``: a value an epoch.
-    """
+    """Keep every epoch's logs; ``fit`` returns it."""
 
     def __init__(self) -> None:
-        self.epoch: list[int] = []
-        self.history: dict[str, list] = {}
+        self.epoch: list[int] = []  # from 0
+        self.history: dict[str, list] = {}  # loss, accuracy, val_loss, val_accuracy, learning_rate: a value an epoch
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
         self.epoch.append(epoch)
@@ -350,17 +279,12 @@ class CSVLogger(Callback):
 
     Parameters
     ----------
-    filename : path
-        Its folder is made if it is missing.
-    separator : str
-        One character.
-    append : bool
-        Go on under the columns of a file that is there, instead of starting it anew.
+    filename : path, its folder is made if it is missing
+    separator : str, one character
+    append : bool, go on under the columns of a file that is there, instead of starting it anew
 
     Raises
     ------
-    ArgumentError
-        If `separator` is not one character.
     OutputError
         When training begins, if the file cannot be written; later, if the disk is full.
     """
@@ -376,15 +300,15 @@ class CSVLogger(Callback):
             pass
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
-        row = {**(logs or {}), "epoch": epoch}
+        row = {"epoch": epoch, **dict(sorted((logs or {}).items()))}
         with _writing(self.filename, "a+") as file:  # opened and closed for each row: a kill loses nothing
             file.seek(0)
             columns = next(csv.reader(file, delimiter=self.separator), None)
-            writer = csv.writer(file, delimiter=self.separator, lineterminator="\n")
+            dialect: dict[str, Any] = {"delimiter": self.separator, "lineterminator": "\n"}
+            writer = csv.DictWriter(file, columns or list(row), restval="NA", extrasaction="ignore", **dialect)
             if columns is None:
-                columns = ["epoch", *sorted(logs or {})]
-                writer.writerow(columns)
-            writer.writerow([row.get(name, "NA") for name in columns])
+                writer.writeheader()
+            writer.writerow(row)
 
 
 class TerminateOnNaN(Callback):
@@ -458,21 +382,12 @@ class CallbackList:
 
     So each sees what the earlier ones added to the logs, and an epoch's closing line follows their messages. A
     `History` or `ProgressBar` of the user's takes the place of ours. `DtypeError` for what is not a `Callback`.
-
-    >>> hooks = CallbackList([], model=None, verbose=0)
-    >>> hooks.call("on_epoch_end", 0, {"loss": 2.3})
-    >>> hooks.history.history
-    {'loss': [2.3]}
     """
 
     def __init__(
-        self,
-        callbacks: Callback | Sequence[Callback] | None,
-        model: Any,
-        epochs: int = 1,
-        steps: int | None = None,
-        verbose: int | str = "auto",
-    ):
+        self, callbacks: Callback | Sequence[Callback] | None, model: Any,
+        epochs: int = 1, steps: int | None = None, verbose: int | str = "auto",
+    ):  # fmt: skip
         given = callbacks or [] if isinstance(callbacks, list | tuple | None) else [callbacks]
         for callback in given:
             if not isinstance(callback, Callback):
@@ -510,12 +425,6 @@ def _per_step(seconds: float) -> str:
     if seconds >= 1:
         return f"{seconds:.0f}s/step"
     return f"{seconds * 1e3:.0f}ms/step" if seconds >= 1e-3 else f"{seconds * 1e6:.0f}us/step"
-
-
-def _check_not_negative(owner: Callback, **values: float) -> None:
-    for name, value in values.items():
-        if not isinstance(value, int | float | np.number) or not value >= 0:
-            raise ArgumentError(f"{type(owner).__name__} expects {name} >= 0. Received: {name}={value!r}")
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import pytest
 
 from minicnn import config
 from minicnn.data import AUTOTUNE, Dataset
-from minicnn.data.dataset import Recipe, reservoir
+from minicnn.data.dataset import reservoir
 from minicnn.errors import ArgumentError, DataError, DtypeError, MinicnnError, ShapeError
 
 
@@ -29,7 +29,7 @@ def flat(batches):
 
 
 def prefetch_threads():
-    return [thread for thread in threading.enumerate() if thread.name == "minicnn-prefetch"]
+    return [thread for thread in threading.enumerate() if thread.name.startswith("minicnn-prefetch")]
 
 
 # What an epoch holds
@@ -201,7 +201,7 @@ class Stored:
 
 
 def stored_dataset(stored, batches=8):
-    recipe = Recipe(stored, np.arange(1), np.zeros(1, int))
+    recipe = (stored, np.arange(1), np.zeros(1, int))
     return Dataset(lambda: [recipe] * batches, [1] * batches, (1,))
 
 

@@ -26,6 +26,7 @@ CLASS_NAMES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "
 FOLDER = "cifar-10-batches-bin"  # the one folder of the archive
 BATCHES = [f"data_batch_{number}.bin" for number in range(1, 6)] + ["test_batch.bin"]
 TEXTS = ["batches.meta.txt", "readme.html"]  # the other files of the archive; nothing in them is needed
+ADVICE = f"Get the official archive from {URL}."
 RECORDS = 10_000  # in a batch
 RECORD_BYTES = 1 + 3 * 32 * 32
 
@@ -35,14 +36,8 @@ def download(cache: str | os.PathLike | None = None, verbose: bool = True) -> Pa
 
     Parameters
     ----------
-    cache : path or None
-        The folder to keep it in; None is the user's cache folder for minicnn.
-    verbose : bool
-        Say what is fetched and, on a terminal, show progress.
-
-    Returns
-    -------
-    pathlib.Path
+    cache : path or None, the folder to keep it in; None is the user's cache folder for minicnn
+    verbose : bool, say what is fetched and, on a terminal, show progress
 
     Raises
     ------
@@ -99,23 +94,17 @@ def load_binary(path: str | os.PathLike) -> tuple[Arrays, Arrays, Arrays]:
         official files: links, devices and paths that lead elsewhere are refused.
     """
     path = Path(path)
-    images = np.empty((len(BATCHES), RECORDS, 32, 32, 3), np.uint8)
-    labels = np.empty((len(BATCHES), RECORDS), np.int32)
+    images, labels = np.empty((6, RECORDS, 32, 32, 3), np.uint8), np.empty((6, RECORDS), np.int32)
     missing = set(BATCHES)
-    for name, content in _archived(path) if path.is_file() else _unpacked(path):
+    unpacked = ((name, (path / name).read_bytes()) for name in BATCHES if (path / name).is_file())
+    for name, content in _archived(path) if path.is_file() else unpacked:
         row = BATCHES.index(name)
         images[row], labels[row] = _decoded(content, f"{name} in {path}")
         missing.remove(name)
     if missing:
-        raise DataNotFoundError(f"{path} lacks {', '.join(sorted(missing))}. Get the whole archive from {URL}.")
+        raise DataNotFoundError(f"{path} lacks {', '.join(sorted(missing))}. {ADVICE}")
     train = images[:4].reshape(-1, 32, 32, 3), labels[:4].reshape(-1)  # (40000, 32, 32, 3), (40000,)
     return train, (images[4], labels[4]), (images[5], labels[5])
-
-
-def _unpacked(folder: Path) -> Iterator[tuple[str, bytes]]:
-    for name in BATCHES:
-        if (folder / name).is_file():
-            yield name, (folder / name).read_bytes()
 
 
 def _archived(path: Path) -> Iterator[tuple[str, bytes]]:
@@ -128,39 +117,28 @@ def _archived(path: Path) -> Iterator[tuple[str, bytes]]:
                     continue
                 if not member.isfile() or member.name not in expected or member.size > RECORDS * RECORD_BYTES:
                     raise DataError(
-                        f"the archive {path} is not CIFAR-10's binary version: {member.name!r}, {_kind(member)}, is "
-                        f"not one of its files. Nothing was unpacked. Get the official archive from {URL}."
+                        f"the archive {path} is not CIFAR-10's binary version: {member.name!r}, {member.size:,} bytes, "
+                        f"is not one of its regular files. Nothing was unpacked. {ADVICE}"
                     )
                 expected.remove(member.name)
                 if (file := archive.extractfile(member)) and (name := Path(member.name).name) in BATCHES:
                     yield name, file.read()
     except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
         raise DataError(
-            f"{path} is not a whole tar.gz archive ({error}). Get the official archive from {URL}; "
-            "if it is a zip of image folders, unzip it and give the folder."
+            f"{path} is not a whole tar.gz archive ({error}). {ADVICE} "
+            "If it is a zip of image folders, unzip it and give the folder."
         ) from error
-
-
-def _kind(member: tarfile.TarInfo) -> str:
-    if member.issym() or member.islnk():
-        return "a link"
-    if member.isdev():
-        return "a device"
-    return f"a file of {member.size:,} bytes" if member.isfile() else "a folder"
 
 
 def _decoded(content: bytes, where: str) -> Arrays:
     if len(content) != RECORDS * RECORD_BYTES:
         raise DataError(
-            f"{where} is expected to have {RECORDS * RECORD_BYTES:,} bytes. Received: {len(content):,}. "
-            f"Get the official archive from {URL}."
+            f"{where} is expected to have {RECORDS * RECORD_BYTES:,} bytes. Received: {len(content):,}. {ADVICE}"
         )
     records = np.frombuffer(content, np.uint8).reshape(RECORDS, RECORD_BYTES)  # (N, 1 + 3*32*32)
     labels = records[:, 0]  # (N,)
     if labels.max() > 9:
         row = int(labels.argmax())
-        raise DataError(
-            f"{where}: labels are expected from 0 to 9. Received: {labels[row]} in record {row}. "
-            f"Get the official archive from {URL}."
-        )
+        received = f"{labels[row]} in record {row}"
+        raise DataError(f"{where}: labels are expected from 0 to 9. Received: {received}. {ADVICE}")
     return records[:, 1:].reshape(RECORDS, 3, 32, 32).transpose(0, 2, 3, 1), labels  # (N, 32, 32, 3), (N,)

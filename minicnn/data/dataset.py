@@ -5,10 +5,11 @@ so the random generators advance once an epoch, however many batches are then us
 taking only rearrange recipes; the images of a batch are copied when its turn comes.
 """
 
-import queue
-import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
@@ -19,30 +20,20 @@ from minicnn.errors import DataError, DtypeError, ShapeError
 AUTOTUNE = -1  # TensorFlow's name for "you choose": here, two batches ahead
 
 Arrays = tuple[np.ndarray, np.ndarray]  # images, labels
+Recipe = tuple[np.ndarray, np.ndarray, np.ndarray]  # images, labels, rows: a batch that has not been gathered yet
 
 
-class Recipe(NamedTuple):
-    """One batch that has not been gathered yet: rows `indices` of `images` and `labels`."""
-
-    images: np.ndarray
-    labels: np.ndarray
-    indices: np.ndarray
-
-
+@dataclass(eq=False, repr=False)
 class Dataset:
     """Batches of images with their labels: iterate over it once an epoch, and `len` counts the batches.
 
     `Dataset.from_arrays`, `minicnn.utils.image_dataset_from_directory` and `minicnn.data.load` build one. Each method
-    gives a new data set and leaves this one as it is; an ArgumentError names a size that is not a positive integer.
+    returns a new data set and leaves this one as it is; an ArgumentError names a size that is not a positive integer.
 
     Attributes
     ----------
-    class_names : list of str or None
-        Names in the order of the labels.
-    image_shape : tuple of int
-        One image's shape, ``(H, W, C)``.
-    num_samples : int
-        Images in an epoch; the most there can be after ``shuffle(...).take(n)``, where chance picks the batches.
+    image_shape : tuple of int, one image's ``(H, W, C)``
+    class_names : list of str or None, in the order of the labels
     generators : list of numpy.random.Generator
         Every generator that decides the order. Their states are all that an epoch's order depends on.
 
@@ -50,82 +41,47 @@ class Dataset:
     --------
     >>> import numpy as np
     >>> from minicnn.data import AUTOTUNE, Dataset
-    >>> train = Dataset.from_arrays(np.zeros((5, 8, 8, 3), np.uint8), np.arange(5), batch_size=2)
-    >>> [labels.tolist() for images, labels in train]
-    [[0, 1], [2, 3], [4]]
-    >>> [labels.tolist() for images, labels in train.concatenate(train).take(4).prefetch(AUTOTUNE)]
-    [[0, 1], [2, 3], [4], [0, 1]]
-    >>> train
+    >>> five = Dataset.from_arrays(np.zeros((5, 8, 8, 3), np.uint8), np.arange(5), batch_size=2, shuffle=True, seed=1)
+    >>> five
     <Dataset: 5 images of 8x8x3 in 3 batches>
+    >>> train = five.concatenate(five).shuffle(1000, seed=1).take(3).prefetch(AUTOTUNE)
+    >>> [labels.tolist() for epoch in range(2) for images, labels in train]
+    [[3], [2], [3, 0], [2, 3], [4, 0], [1, 3]]
     """
 
-    def __init__(
-        self,
-        order: Callable[[], list[Recipe]],
-        batch_sizes: list[int],
-        image_shape: tuple[int, ...],
-        class_names: list[str] | None = None,
-        generators: Sequence[np.random.Generator] = (),
-        ahead: int = 0,
-    ) -> None:
-        self.class_names = class_names
-        self.image_shape = image_shape
-        self.num_samples = sum(batch_sizes)
-        self.generators = list(dict.fromkeys(generators))  # each once, in order
-        self._order = order
-        self._batch_sizes = batch_sizes
-        self._ahead = ahead
+    _order: Callable[[], list[Recipe]]
+    _batch_sizes: list[int]
+    image_shape: tuple[int, ...]
+    class_names: list[str] | None = None
+    generators: list[np.random.Generator] = field(default_factory=list)
+    _ahead: int = 0  # batches to prefetch
 
     @classmethod
     def from_arrays(
-        cls,
-        images: np.ndarray,
-        labels: np.ndarray,
-        batch_size: int = 32,
-        shuffle: bool = False,
-        seed: int | np.random.Generator | None = None,
-        class_names: Sequence[str] | None = None,
+        cls, images: np.ndarray, labels: np.ndarray, batch_size: int = 32, shuffle: bool = False,
+        seed: int | np.random.Generator | None = None, class_names: Sequence[str] | None = None,
         buffer_size: int | None = None,
-    ) -> "Dataset":
+    ) -> "Dataset":  # fmt: skip
         """Cut arrays into batches; the last one is short if `batch_size` does not divide their length.
 
         Parameters
         ----------
-        images : (N, ...) array
-            Kept as it is, not copied; usually (N, H, W, C), uint8 or float.
-        labels : (N,) or (N, 1) array of integers
-            From 0; batches carry them as int32.
-        batch_size : int
-            Images in a batch.
+        images : (N, ...) array, kept as it is; usually (N, H, W, C), uint8 or float
+        labels : (N,) or (N, 1) array of integers from 0; batches carry them as int32
+        batch_size : int, images in a batch
         shuffle : bool
             Draw a new order each epoch: any permutation of all images, unless `buffer_size` is given.
-        seed : int, numpy.random.Generator or None
-            None draws a seed from the generator of `minicnn.utils.set_random_seed`.
-        class_names : sequence of str or None
-            Names in the order of the labels.
+        seed : int, Generator or None, which draws a seed from the generator of `minicnn.utils.set_random_seed`
+        class_names : sequence of str or None, in the order of the labels
         buffer_size : int or None
             Shuffle through a reservoir of so many images, as tf.data does, instead of all.
 
-        Returns
-        -------
-        Dataset
-
         Raises
         ------
-        ShapeError
-            If `images` and `labels` are empty or differ in length.
-        DtypeError
-            If `labels` are not integers.
+        ShapeError, DtypeError
+            If `images` and `labels` are empty or differ in length, or the labels are not integers.
         DataError
             If a label is negative or has no class name.
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> from minicnn.data import Dataset
-        >>> train = Dataset.from_arrays(np.zeros((6, 4, 4, 1)), np.arange(6), batch_size=6, shuffle=True, seed=1)
-        >>> [labels.tolist() for epoch in range(2) for images, labels in train]
-        [[4, 0, 2, 1, 5, 3], [2, 3, 5, 4, 0, 1]]
         """
         images, labels = np.asarray(images), _checked_labels(labels, class_names)
         size = len(labels)
@@ -139,16 +95,22 @@ class Dataset:
         generator = random_generator(seed) if shuffle else None
 
         def order() -> list[Recipe]:
-            rows = np.arange(size)
-            if generator is not None and buffer_size >= size:
+            if generator is None:
+                rows = np.arange(size)
+            elif buffer_size < size:
+                rows = np.array(reservoir(list(range(size)), buffer_size, generator))
+            else:
                 rows = generator.permutation(size)  # what a reservoir of all of them comes to, in one step
-            elif generator is not None:
-                rows = np.array(reservoir(rows.tolist(), buffer_size, generator))
-            return [Recipe(images, labels, rows[start : start + batch_size]) for start in range(0, size, batch_size)]
+            return [(images, labels, rows[start : start + batch_size]) for start in range(0, size, batch_size)]
 
         batch_sizes = [min(batch_size, size - start) for start in range(0, size, batch_size)]
         names = None if class_names is None else list(class_names)
-        return cls(order, batch_sizes, images.shape[1:], names, () if generator is None else (generator,))
+        return cls(order, batch_sizes, images.shape[1:], names, [generator] if generator else [])
+
+    @property
+    def num_samples(self) -> int:
+        """Images in an epoch; the most there can be after ``shuffle(...).take(n)``, where chance picks the batches."""
+        return sum(self._batch_sizes)
 
     def __iter__(self) -> Iterator[Arrays]:
         recipes = self._order()  # now, not at the first batch: the generators advance once for each iteration
@@ -166,29 +128,10 @@ class Dataset:
     def concatenate(self, other: "Dataset") -> "Dataset":
         """Follow this data set's batches by the other's; no batch mixes images of both.
 
-        Parameters
-        ----------
-        other : Dataset
-            With the same image shape and, where both have them, the same class names.
-
-        Returns
-        -------
-        Dataset
-
         Raises
         ------
-        DataError
-            If the class names differ.
-        ShapeError
-            If the image shapes differ.
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> from minicnn.data import Dataset
-        >>> five = Dataset.from_arrays(np.zeros((5, 2)), np.zeros(5, int), batch_size=4)
-        >>> [len(labels) for images, labels in five.concatenate(five)]
-        [4, 1, 4, 1]
+        DataError, ShapeError
+            If the class names, where both have them, or the image shapes differ.
         """
         if self.class_names and other.class_names and self.class_names != other.class_names:
             raise DataError(
@@ -200,13 +143,13 @@ class Dataset:
                 "data sets that are concatenated need images of one shape. "
                 f"Received: {self.image_shape} and {other.image_shape}"
             )
-        return Dataset(
-            lambda: self._order() + other._order(),
-            self._batch_sizes + other._batch_sizes,
-            self.image_shape,
-            self.class_names or other.class_names,
-            self.generators + other.generators,
-            max(self._ahead, other._ahead),
+        return replace(
+            self,
+            _order=lambda: self._order() + other._order(),
+            _batch_sizes=self._batch_sizes + other._batch_sizes,
+            class_names=self.class_names or other.class_names,
+            generators=list(dict.fromkeys(self.generators + other.generators)),  # each once
+            _ahead=max(self._ahead, other._ahead),
         )
 
     def shuffle(self, buffer_size: int, seed: int | np.random.Generator | None = None) -> "Dataset":
@@ -214,74 +157,33 @@ class Dataset:
 
         Parameters
         ----------
-        buffer_size : int
-            Batches in the reservoir: with at least ``len(self)`` every order is equally likely.
-        seed : int, numpy.random.Generator or None
-            None draws a seed from the generator of `minicnn.utils.set_random_seed`.
-
-        Returns
-        -------
-        Dataset
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> from minicnn.data import Dataset
-        >>> pairs = Dataset.from_arrays(np.zeros((6, 2)), np.arange(6), batch_size=2).shuffle(1000, seed=1)
-        >>> [labels.tolist() for epoch in range(2) for images, labels in pairs]
-        [[2, 3], [4, 5], [0, 1], [4, 5], [2, 3], [0, 1]]
+        buffer_size : int, batches in the reservoir: with at least ``len(self)`` every order is equally likely
+        seed : as in `from_arrays`
         """
         buffer_size, generator = positive_integer("buffer_size", buffer_size), random_generator(seed)
-        return Dataset(
-            lambda: reservoir(self._order(), buffer_size, generator),
-            sorted(self._batch_sizes, reverse=True),  # short ones last: `take` then counts the most there can be
-            self.image_shape,
-            self.class_names,
-            [*self.generators, generator],
-            self._ahead,
+        return replace(
+            self,
+            _order=lambda: reservoir(self._order(), buffer_size, generator),
+            _batch_sizes=sorted(self._batch_sizes, reverse=True),  # `take` then counts the most there can be
+            generators=list(dict.fromkeys([*self.generators, generator])),
         )
 
     def take(self, n: int) -> "Dataset":
-        """Keep the first `n` batches of each epoch, or all if there are fewer.
-
-        Parameters
-        ----------
-        n : int
-            At least 1.
-
-        Returns
-        -------
-        Dataset
-        """
+        """Keep the first `n` batches of each epoch, or all if there are fewer."""
         n = positive_integer("n", n)
-        order, batch_sizes = (lambda: self._order()[:n]), self._batch_sizes[:n]
-        return Dataset(order, batch_sizes, self.image_shape, self.class_names, self.generators, self._ahead)
+        return replace(self, _order=lambda: self._order()[:n], _batch_sizes=self._batch_sizes[:n])
 
     def prefetch(self, buffer_size: int) -> "Dataset":
-        """Gather up to `buffer_size` batches ahead in a background thread, while the caller computes.
+        """Gather up to `buffer_size` batches ahead in a background thread; ``AUTOTUNE`` means 2.
 
         The batches and their order are the same as without. The thread ends with the iteration, also when that is left
         early, and an error in it is raised where the batches are used.
-
-        Parameters
-        ----------
-        buffer_size : int
-            At least 1, or ``AUTOTUNE``, which means 2.
-
-        Returns
-        -------
-        Dataset
         """
-        ahead = 2 if buffer_size == AUTOTUNE else positive_integer("buffer_size", buffer_size)
-        return Dataset(self._order, self._batch_sizes, self.image_shape, self.class_names, self.generators, ahead)
+        return replace(self, _ahead=2 if buffer_size == AUTOTUNE else positive_integer("buffer_size", buffer_size))
 
 
 def random_generator(seed: int | np.random.Generator | None) -> np.random.Generator:
-    """Return `seed` itself if it is a generator, else a new one; None takes its seed from `minicnn.config`'s.
-
-    >>> random_generator(3).integers(100) == random_generator(3).integers(100)
-    np.True_
-    """
+    """Return `seed` itself if it is a generator, else a new one; None takes its seed from `minicnn.config`'s."""
     if isinstance(seed, np.random.Generator):
         return seed
     if seed is None:
@@ -326,30 +228,11 @@ def _checked_labels(labels: Any, class_names: Sequence[str] | None) -> np.ndarra
 
 def _made_ahead(batches: Iterator[Arrays], ahead: int) -> Iterator[Arrays]:
     """Yield `batches`, made by a thread that keeps at most `ahead` of them ready."""
-    ready: queue.SimpleQueue = queue.SimpleQueue()  # batches, then None; or the exception that ended them
-    room = threading.Semaphore(ahead - 1)  # the thread puts one, then asks for room to go on
-    left = threading.Event()
-
-    def work() -> None:
-        try:
-            for batch in batches:
-                ready.put(batch)
-                room.acquire()
-                if left.is_set():
-                    return
-            ready.put(None)
-        except BaseException as error:  # whatever it is, the caller must not wait for a batch for ever
-            ready.put(error)
-
-    thread = threading.Thread(target=work, name="minicnn-prefetch", daemon=True)
-    thread.start()
+    thread = ThreadPoolExecutor(1, "minicnn-prefetch")
+    ready: deque[Future] = deque(thread.submit(next, batches, None) for _ in range(ahead))
     try:
-        while (item := ready.get()) is not None:
-            room.release()
-            if isinstance(item, BaseException):
-                raise item
-            yield item
+        while (batch := ready.popleft().result()) is not None:  # an error in the thread is raised here
+            ready.append(thread.submit(next, batches, None))
+            yield batch
     finally:  # also when the caller stops early: the generator is closed
-        left.set()
-        room.release()
-        thread.join()
+        thread.shutdown(cancel_futures=True)

@@ -21,18 +21,11 @@ CHUNK = 64  # images a thread decodes between two steps of the progress bar
 
 
 def image_dataset_from_directory(
-    directory: str | os.PathLike,
-    labels: str = "inferred",
-    label_mode: str = "int",
-    class_names: Sequence[str] | None = None,
-    color_mode: str = "rgb",
-    batch_size: int = 32,
-    image_size: tuple[int, int] = (256, 256),
-    shuffle: bool = True,
-    seed: int | np.random.Generator | None = None,
-    interpolation: str = "bilinear",
-    verbose: bool = True,
-) -> Dataset:
+    directory: str | os.PathLike, labels: str = "inferred", label_mode: str = "int",
+    class_names: Sequence[str] | None = None, color_mode: str = "rgb", batch_size: int = 32,
+    image_size: tuple[int, int] = (256, 256), shuffle: bool = True, seed: int | np.random.Generator | None = None,
+    interpolation: str = "bilinear", verbose: bool = True,
+) -> Dataset:  # fmt: skip
     """Read a folder of images, one sub-folder per class, into batches of uint8 images and int32 labels.
 
     Names and defaults are Keras's. The classes are the sorted sub-folders; names that begin with a dot are skipped, and
@@ -41,29 +34,18 @@ def image_dataset_from_directory(
 
     Parameters
     ----------
-    directory : path
-        The folder that holds the class folders.
-    labels : {"inferred"}
-        From the folders.
-    label_mode : {"int"}
-        Class numbers, for the sparse categorical cross-entropy.
-    class_names : sequence of str or None
-        The sub-folders in another order than the sorted one.
-    color_mode : {"rgb", "grayscale", "rgba"}
-        3, 1 or 4 channels; files are converted.
-    batch_size : int
-        Images in a batch.
+    directory : path, the folder that holds the class folders
+    labels, label_mode : {"inferred"}, {"int"}: class numbers, from the folders
+    class_names : sequence of str or None, the sub-folders in another order than the sorted one
+    color_mode : {"rgb", "grayscale", "rgba"}, 3, 1 or 4 channels; files are converted
+    batch_size : int, images in a batch
     image_size : (int, int)
-        Height and width in pixels. Images of that size stay as they are, others are resized, without regard to their
-        proportions, by Pillow; unlike Keras's default, that averages over pixels when it shrinks.
-    shuffle : bool
-        If false: by class, then by file name.
-    seed : int, numpy.random.Generator or None
-        Of the shuffle; None draws one from the generator of `minicnn.utils.set_random_seed`.
-    interpolation : {"bilinear", "nearest", "bicubic", "lanczos"}
-        How images are resized.
-    verbose : bool
-        Print the numbers of files and classes and, on a terminal, a progress bar.
+        Height and width in pixels. Other images are resized by Pillow, without regard to their proportions; unlike
+        Keras's default, that averages over pixels when it shrinks.
+    shuffle : bool; if false: by class, then by file name
+    seed : int, Generator or None, which draws a seed from the generator of `minicnn.utils.set_random_seed`
+    interpolation : {"bilinear", "nearest", "bicubic", "lanczos"}, how images are resized
+    verbose : bool, print the numbers of files and classes and, on a terminal, a progress bar
 
     Returns
     -------
@@ -75,24 +57,21 @@ def image_dataset_from_directory(
     DataNotFoundError
         If the folder is missing, or no image is in it.
     DataError
-        If a file is not a readable image, or the sub-folders are not `class_names`.
+        If a file is not an image, is broken or has more pixels than Pillow's limit; if `class_names` does not fit.
     ArgumentError
         If an argument has another value than those above.
 
     Examples
     --------
-    >>> import tempfile
-    >>> from pathlib import Path
+    >>> import os, tempfile
     >>> from PIL import Image
     >>> from minicnn.utils import image_dataset_from_directory
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     for name in ("cat", "dog"):
-    ...         (Path(folder) / name).mkdir()
-    ...         Image.new("RGB", (9, 7)).save(Path(folder) / name / "1.png")
-    ...     animals = image_dataset_from_directory(folder, image_size=(8, 8))
-    Found 2 files belonging to 2 classes.
-    >>> animals, animals.class_names
-    (<Dataset: 2 images of 8x8x3 in 1 batches, 2 classes>, ['cat', 'dog'])
+    ...     os.mkdir(f"{folder}/cat")
+    ...     Image.new("RGB", (9, 7)).save(f"{folder}/cat/1.png")
+    ...     image_dataset_from_directory(folder, image_size=(8, 8))
+    Found 1 files belonging to 1 classes.
+    <Dataset: 1 images of 8x8x3 in 1 batches, 1 classes>
     """
     if labels != "inferred" or label_mode != "int":
         raise ArgumentError(
@@ -123,49 +102,13 @@ def image_dataset_from_directory(
 
 
 def read_images(
-    paths: Sequence[str | os.PathLike],
-    image_size: tuple[int, int],
-    color_mode: str = "rgb",
-    interpolation: str = "bilinear",
-    verbose: bool = False,
-    photos: bool = False,
-) -> np.ndarray:
-    """Decode image files, in parallel where that is faster, into one array.
+    paths: Sequence[str | os.PathLike], image_size: tuple[int, int], color_mode: str = "rgb",
+    interpolation: str = "bilinear", verbose: bool = False, photos: bool = False,
+) -> np.ndarray:  # fmt: skip
+    """Decode image files, in parallel where that is faster, into one (N, H, W, C) uint8 array.
 
-    Parameters
-    ----------
-    paths : sequence of path
-        Files in any of the formats bmp, gif (its first frame), jpeg and png.
-    image_size, color_mode, interpolation
-        As in `image_dataset_from_directory`.
-    verbose : bool
-        Show a progress bar on a terminal.
-    photos : bool
-        Take every format that Pillow knows, and turn a photograph upright as its EXIF orientation says; data sets are
-        read without, as Keras does.
-
-    Returns
-    -------
-    (N, H, W, C) uint8 array
-
-    Raises
-    ------
-    DataNotFoundError
-        If a file is missing.
-    DataError
-        If a file is not an image, is broken or cut off, or has more pixels than Pillow's limit.
-    ArgumentError
-        If an argument has another value than those above.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> from PIL import Image
-    >>> from minicnn.data.folders import read_images
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     Image.new("RGB", (640, 480), "red").save(f"{folder}/photo.png")
-    ...     read_images([f"{folder}/photo.png"], (1, 1))
-    array([[[[255,   0,   0]]]], dtype=uint8)
+    Arguments and errors are those of `image_dataset_from_directory`; a file that is missing is a DataNotFoundError.
+    With `photos`, every format that Pillow knows is read, and a photograph is turned upright as its EXIF says.
     """
     from PIL import Image, ImageOps
     from tqdm import tqdm
@@ -181,40 +124,30 @@ def read_images(
     resample = Image.Resampling[interpolation.upper()]
     images = np.empty((len(paths), height, width, channels), np.uint8)
 
-    def decode(start: int) -> int:
-        stop = min(start + CHUNK, len(paths))
-        for row in range(start, stop):
+    def decode(rows: range) -> int:
+        for row in rows:
             try:
                 with open(paths[row], "rb") as file:
-                    opened = Image.open(file, formats=None if photos else ("BMP", "GIF", "JPEG", "PNG"))
-                    opened.load()
-                    image = ImageOps.exif_transpose(opened) if photos else opened
-            except FileNotFoundError as error:
-                raise DataNotFoundError(f"the image {paths[row]} does not exist. Check the path.") from error
+                    image = Image.open(file, formats=None if photos else ("BMP", "GIF", "JPEG", "PNG"))
+                    image.load()
+                    upright = ImageOps.exif_transpose(image) if photos else image
             except Exception as error:  # Pillow's decoders raise a dozen kinds on broken files
-                raise DataError(_why_unreadable(paths[row], error)) from error
-            images[row] = _pixels(image, mode, (width, height), resample)  # (H, W, C)
-        return stop - start
+                raise _unreadable(paths[row], error) from error
+            images[row] = _pixels(upright, mode, (width, height), resample)  # (H, W, C)
+        return len(rows)
 
+    chunks = [range(start, min(start + CHUNK, len(paths))) for start in range(0, len(paths), CHUNK)]
     hidden = not (verbose and sys.stderr.isatty())
     with warnings.catch_warnings(), ThreadPoolExecutor(_threads(paths)) as pool:
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         with tqdm(total=len(paths), unit=" images", leave=False, disable=hidden) as bar:
-            for count in pool.map(decode, range(0, len(paths), CHUNK)):  # an error cancels what has not begun
+            for count in pool.map(decode, chunks):  # an error cancels what has not begun
                 bar.update(count)
     return images
 
 
 def class_folders(directory: str | os.PathLike) -> list[str]:
-    """Return the sorted names of the sub-folders of `directory`, without those that begin with a dot.
-
-    >>> import os, tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     for name in ("dog", "cat", ".git"):
-    ...         os.mkdir(f"{folder}/{name}")
-    ...     class_folders(folder)
-    ['cat', 'dog']
-    """
+    """Return the sorted names of the sub-folders of `directory`, without those that begin with a dot."""
     expected = "Expected a folder with one sub-folder of images per class"
     try:
         entries = sorted(Path(directory).iterdir())
@@ -252,13 +185,14 @@ def _pixels(image: Any, mode: str, size: tuple[int, int], resample: Any) -> np.n
         image = image.convert(mode)
     if image.size != size:
         image = image.resize(size, resample)
-    width, height = size
-    return np.asarray(image).reshape(height, width, -1)  # (H, W, C)
+    return np.asarray(image).reshape(size[1], size[0], -1)  # (H, W, C)
 
 
-def _why_unreadable(path: str | os.PathLike, error: Exception) -> str:
+def _unreadable(path: str | os.PathLike, error: Exception) -> DataError | DataNotFoundError:
     from PIL import Image, UnidentifiedImageError
 
+    if isinstance(error, FileNotFoundError):
+        return DataNotFoundError(f"the image {path} does not exist. Check the path.")
     if isinstance(error, UnidentifiedImageError):
         problem = "is not an image, or not of a kind that is read here"
     elif isinstance(error, (Image.DecompressionBombWarning, Image.DecompressionBombError)):
@@ -267,4 +201,4 @@ def _why_unreadable(path: str | os.PathLike, error: Exception) -> str:
         problem = f"cannot be opened ({error.strerror})"
     else:
         problem = f"is a broken image ({str(error) or type(error).__name__})"
-    return f"the file {path} {problem}. Replace it or remove it."
+    return DataError(f"the file {path} {problem}. Replace it or remove it.")

@@ -2,9 +2,10 @@
 
 import os
 import sys
+from collections.abc import Sequence
 from functools import reduce
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,25 +19,13 @@ FOLDERS = ["train1", "train2", "train3", "train4", "train5", "test"]
 
 
 class Splits(NamedTuple):
-    """Three data sets with the same classes.
+    """Three data sets with the same classes."""
 
-    Attributes
-    ----------
-    train : Dataset
-        Shuffled, prefetched.
-    validation, test : Dataset
-        In a fixed order.
-    name : str
-        What the data are, for people.
-    class_names : list of str
-        In the order of the labels.
-    """
-
-    train: Dataset
-    validation: Dataset
+    train: Dataset  # shuffled, prefetched
+    validation: Dataset  # in a fixed order, as the test set
     test: Dataset
-    name: str
-    class_names: list[str]
+    name: str  # what the data are, for people
+    class_names: list[str]  # in the order of the labels
 
 
 def load(
@@ -47,14 +36,11 @@ def load(
     Parameters
     ----------
     path : path or None
-        A folder with the image folders ``train1`` ... ``train5`` and ``test``; or CIFAR-10's binary archive, or the
-        folder it unpacks to. Image folders are batched as the notebook does it: the four training folders are batched
-        one by one, so that no batch mixes them, and the batches are shuffled. The binary version and the digits are
-        shuffled as a whole. ``train5`` and batch 5 validate.
-    batch_size : int
-        Images in a batch.
-    seed : int or None
-        Of the shuffles; None draws one from the generator of `minicnn.utils.set_random_seed`.
+        A folder with the image folders ``train1`` ... ``train5`` and ``test``: the first four are batched one by one,
+        so that no batch mixes them, and their batches are shuffled, as in the notebook; ``train5`` validates. Or
+        CIFAR-10's binary archive, or the folder it unpacks to: shuffled as a whole; batch 5 validates.
+    batch_size : int, images in a batch
+    seed : int or None, which draws a seed from the generator of `minicnn.utils.set_random_seed`
     verbose : bool
         Say what is read, and show progress on a terminal. If the digits stand in, that is said in any case.
 
@@ -72,9 +58,8 @@ def load(
     Examples
     --------
     >>> import minicnn
-    >>> minicnn.data.load("no/such/folder")  # doctest: +ELLIPSIS
+    >>> minicnn.data.load("no/such/folder")
     Traceback (most recent call last):
-        ...
     minicnn.errors.DataNotFoundError: no/such/folder does not exist. Expected ...
     """
     batch_size, generator = positive_integer("batch_size", batch_size), random_generator(seed)
@@ -128,31 +113,20 @@ def _from_folders(path: Path, batch_size: int, generator: np.random.Generator, v
                 "Add what is missing, or remove it everywhere."
             )
 
-    def read(name: str, shuffled_by: np.random.Generator | None) -> Dataset:
-        return image_dataset_from_directory(
-            path / name,
-            batch_size=batch_size,
-            image_size=(32, 32),
-            shuffle=shuffled_by is not None,
-            seed=shuffled_by,
-            verbose=verbose,
-        )
-
-    *folder_generators, batch_generator = generator.spawn(5)
-    parts = [read(name, own) for name, own in zip(FOLDERS[:4], folder_generators, strict=True)]
-    train = reduce(Dataset.concatenate, parts).shuffle(1000, batch_generator).prefetch(AUTOTUNE)
-    return Splits(train, read("train5", None), read("test", None), path.resolve().name, classes)
+    common: dict[str, Any] = {"batch_size": batch_size, "image_size": (32, 32), "verbose": verbose}
+    *seeds, batch_seed = generator.spawn(5)
+    parts = [
+        image_dataset_from_directory(path / name, seed=seed, **common)
+        for name, seed in zip(FOLDERS[:4], seeds, strict=True)
+    ]
+    train = reduce(Dataset.concatenate, parts).shuffle(1000, batch_seed).prefetch(AUTOTUNE)
+    validation, test = (image_dataset_from_directory(path / name, shuffle=False, **common) for name in FOLDERS[4:])
+    return Splits(train, validation, test, path.resolve().name, classes)
 
 
 def _from_arrays(
-    arrays: tuple[Arrays, Arrays, Arrays],
-    name: str,
-    classes: list[str],
-    batch_size: int,
-    generator: np.random.Generator,
+    arrays: Sequence[Arrays], name: str, classes: list[str], batch_size: int, generator: np.random.Generator
 ) -> Splits:
-    train, validation, test = (
-        Dataset.from_arrays(images, labels, batch_size, shuffle, generator, classes)
-        for (images, labels), shuffle in zip(arrays, (True, False, False), strict=True)
-    )
+    train = Dataset.from_arrays(*arrays[0], batch_size, shuffle=True, seed=generator, class_names=classes)
+    validation, test = (Dataset.from_arrays(*split, batch_size, class_names=classes) for split in arrays[1:])
     return Splits(train.prefetch(AUTOTUNE), validation, test, name, classes)

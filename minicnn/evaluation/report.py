@@ -6,13 +6,12 @@ import json
 import math
 import os
 import platform
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import distributions
 from pathlib import Path
 from string import Template
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -22,15 +21,6 @@ from minicnn.evaluation.metrics import class_metrics, confusion_matrix, test_met
 from minicnn.files import replacing
 
 _PACKAGES = ("minicnn", "numpy", "scipy", "numba", "scikit-learn", "matplotlib", "pillow")
-
-
-class _Picture(NamedTuple):
-    name: str  # of the file
-    heading: str
-    caption: str
-    alt: str  # what a listener needs to know of it
-    draw: Callable[..., Any]
-    narrow: dict[str, int] | None = None  # how to draw it for a phone, if in another way
 
 
 def write_report(
@@ -43,18 +33,13 @@ def write_report(
 
     Parameters
     ----------
-    folder : path
-        Made if it is missing.
-    title : str
-        Heading of the page.
+    folder : path, made if it is missing
+    title : str, heading of the page
     model : Model
         Its ``summary(print_fn=...)`` is shown; the first convolution in ``model.layers`` gives the filters.
-    history : dict of list of float
-        ``fit(...).history``.
-    labels, probabilities : array-like, shapes (N,) and (N, K)
-        Of the test set.
-    images : array-like, shape (N, H, W, 1 or 3)
-        Of the test set, values 0 to 255.
+    history : dict of list of float, ``fit(...).history``
+    labels, probabilities : array-like, shapes (N,) and (N, K), of the test set
+    images : array-like, shape (N, H, W, 1 or 3), of the test set, values 0 to 255
     class_names : list of str, length K
     validation : (float, float)
         Loss and accuracy of the finished model on the validation set, as ``evaluate`` gives them.
@@ -82,34 +67,28 @@ def write_report(
     counts, rows = confusion_matrix(labels, probabilities), class_metrics(labels, probabilities)
     facts = {**facts, "Epochs": f"{epochs}, the best was {best}", **_machine()}
     pictures = _pictures(model, history, counts, images, labels, probabilities, class_names)
-    drawn = {picture.name: _png(picture.draw()) for picture in pictures}
+    pngs = {name: _png(figure) for name, (figure, _) in pictures.items()}
+    shown = {name: _image(pngs[name], *pictures[name]) for name in pngs}
     summary: list[str] = []
     model.summary(print_fn=lambda line, *_: summary.append(str(line)))
 
-    tiles = {
-        "Test accuracy": f"{metrics['accuracy']:.2%}",
-        "Test F1, macro": f"{metrics['f1_macro']:.2%}",
-        "Validation accuracy": f"{accuracy:.2%}",
-        "Validation loss": f"{loss:.4f}",
-        "Best epoch": f"{best} <small>of {epochs}</small>",
-    }
-    metric_rows = ((name.replace("_", ", ").capitalize(), f"{value:.2%}") for name, value in metrics.items())
-    class_rows = (
-        (
-            name,
-            *(f"{row[key]:.1%}" for key in ("precision", "recall", "f1")),
-            "undefined" if row["auc"] is None else f"{row['auc']:.3f}",
-            row["support"],
-        )
-        for name, row in zip(names, rows, strict=True)
-    )
+    class_rows = []
+    for name, row in zip(names, rows, strict=True):
+        shares = [f"{row[key]:.1%}" for key in ("precision", "recall", "f1")]
+        area = "undefined" if row["auc"] is None else f"{row['auc']:.3f}"
+        class_rows.append((name, *shares, area, row["support"]))
     page = Template(Path(__file__).with_name("page.html").read_text("utf-8")).substitute(
         title=escape(title),
-        tiles="".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in tiles.items()),
-        figures="".join(_section(picture, drawn[picture.name]) for picture in pictures),
-        metrics=_table(("Test metric", "Value"), metric_rows),
-        classes=_table(("Class", "Precision", "Recall", "F1", "AUC", "Support"), class_rows),
-        facts=_table(("Fact", "Value"), facts.items(), "facts"),
+        accuracy=f"{metrics['accuracy']:.2%}",
+        f1=f"{metrics['f1_macro']:.2%}",
+        validation_accuracy=f"{accuracy:.2%}",
+        validation_loss=f"{loss:.4f}",
+        best=best,
+        epochs=epochs,
+        **{"filters": "The model has no convolution.", **shown},
+        metrics=_rows((name.replace("_", ", ").capitalize(), f"{value:.2%}") for name, value in metrics.items()),
+        classes=_rows(class_rows),
+        facts=_rows(facts.items()),
         summary=escape("\n".join(summary)),
     )
     numbers = {
@@ -119,7 +98,7 @@ def write_report(
         "confusion_matrix": counts.tolist(),
         "facts": {str(key): value if isinstance(value, int) else str(value) for key, value in facts.items()},
     }
-    files = {f"{name}.png": content for name, content in drawn.items()}
+    files = {f"{name}.png": png for name, png in pngs.items()}
     files["history.json"] = json.dumps(history, indent=1).encode()
     files["metrics.json"] = json.dumps(numbers, indent=1).encode()
     files["report.html"] = page.encode()  # the page comes last: who sees it finds the rest
@@ -131,71 +110,29 @@ def write_report(
 
 def _pictures(
     model: Any, history: dict[str, list[float]], counts: np.ndarray, images: Any, *predictions: Any
-) -> list[_Picture]:
-    """Say what the page shows, in its order, in words for people who read and for people who listen."""
+) -> dict[str, tuple[Any, str]]:
+    """Draw the figures, by their names in the page, each with what a listener needs to know of it."""
     names = figures.check_names(predictions[-1], len(counts))
     best, judged = figures.best_epoch(history), "validation" if "val_accuracy" in history else "training"
     reached = history.get("val_accuracy", history["accuracy"])[best - 1]
+    curves = f"Curves over {len(history['loss'])} epochs. Best is epoch {best}: {judged} accuracy {reached:.2%}."
     mistakes = counts - np.diag(np.diag(counts))  # (K, K)
     true, taken = np.unravel_index(mistakes.argmax(), mistakes.shape)
-    worst = f"; most often {names[true]} is taken for {names[taken]}, {mistakes[true, taken]} times"
-    pictures = [
-        _Picture(
-            "history",
-            "Accuracy and loss",
-            f"The circle marks the lowest {judged} loss, dotted lines the cuts of the learning rate.",
-            f"Curves over {len(history['loss'])} epochs. Best is epoch {best}: {judged} accuracy {reached:.2%}.",
-            partial(figures.plot_history, history),
-            {"columns": 1},
-        ),
-        _Picture(
-            "confusion_matrix",
-            "Confusion matrix",
-            "Test images by true and predicted class; colour is the share of the true class.",
-            f"{mistakes.sum()} of {counts.sum()} images are misclassified{worst if mistakes.any() else ''}.",
-            partial(figures.plot_confusion_matrix, *predictions),
-        ),
-        _Picture(
-            "roc",
-            "ROC curves",
-            "Each class against the rest; the area under a curve (AUC) is 1 if perfect, 0.5 if guessed.",
-            "ROC curve of each class. The areas are in the table of classes.",
-            partial(figures.plot_roc, *predictions),
-        ),
-        _Picture(
-            "mistakes",
-            "Most confident mistakes",
-            "Predicted class with its probability, and the true class.",
-            f"The misclassified test images of highest probability, of {mistakes.sum()} mistakes in all.",
-            partial(figures.plot_mistakes, images, *predictions),
-            {"columns": 3},
-        ),
-    ]
+    wrong = f"{mistakes.sum()} of {counts.sum()} images are misclassified."
+    if mistakes.any():
+        wrong += f" Most often {names[true]} is taken for {names[taken]}, {mistakes[true, taken]} times."
+    surest = f"The misclassified test images of highest probability, of {mistakes.sum()} mistakes in all."
+    pictures = {
+        "history": (figures.plot_history(history), curves),
+        "mistakes": (figures.plot_mistakes(images, *predictions), surest),
+        "confusion_matrix": (figures.plot_confusion_matrix(*predictions), wrong),
+        "roc": (figures.plot_roc(*predictions), "ROC curve of each class. The areas are in the table of classes."),
+    }
     kernels = [layer.params["kernel"] for layer in model.layers if np.ndim(layer.params.get("kernel")) == 4]
     if kernels:
-        words = "{3} filters of the first convolution, {0} by {1} pixels".format(*kernels[0].shape)
-        draw = partial(figures.plot_filters, kernels[0])
-        caption = f"{words}, each stretched to full contrast."
-        pictures.append(_Picture("filters", "First-layer filters", caption, f"{words}.", draw))
+        words = "{3} filters of the first convolution, {0} by {1} pixels.".format(*kernels[0].shape)
+        pictures["filters"] = (figures.plot_filters(kernels[0]), words)
     return pictures
-
-
-def _section(picture: _Picture, light: bytes) -> str:
-    """Return a figure as HTML: the browser picks the drawing for its width and its colours."""
-    dark, phone, sources = "(prefers-color-scheme: dark)", "(max-width: 640px)", ""
-    if picture.narrow:
-        sources += _source(f"{dark} and {phone}", picture.draw(**picture.narrow, dark=True))
-        sources += _source(phone, picture.draw(**picture.narrow))
-    sources += _source(dark, picture.draw(dark=True))
-    return (
-        f'<section id="{picture.name}"><h2>{picture.heading}</h2><figure><picture>{sources}'
-        f'<img alt="{escape(picture.alt)}" {_embed("src", light)}></picture>'
-        f"<figcaption>{picture.caption}</figcaption></figure></section>\n"
-    )
-
-
-def _source(media: str, figure: Any) -> str:
-    return f'<source media="{media}" {_embed("srcset", _png(figure))}>'
 
 
 def _png(figure: Any) -> bytes:
@@ -205,27 +142,23 @@ def _png(figure: Any) -> bytes:
     return stream.getvalue()
 
 
-def _embed(attribute: str, png: bytes) -> str:
-    width, height = (int.from_bytes(png[start : start + 4]) // 2 for start in (16, 20))  # from the PNG's header
-    return f'{attribute}="data:image/png;base64,{base64.b64encode(png).decode()}" width="{width}" height="{height}"'
+def _image(png: bytes, figure: Any, alt: str) -> str:
+    width, height = (int(96 * inches) for inches in figure.get_size_inches())
+    source = f"data:image/png;base64,{base64.b64encode(png).decode()}"
+    return f'<img alt="{escape(alt)}" width="{width}" height="{height}" src="{source}">'
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[Any]], kind: str = "numbers") -> str:
-    columns = "".join(f'<th scope="col">{escape(name)}</th>' for name in head)
+def _rows(rows: Iterable[Sequence[Any]]) -> str:
     body = ""
     for first, *rest in rows:
         cells = "".join(f"<td>{escape(str(value))}</td>" for value in rest)
         body += f'<tr><th scope="row">{escape(str(first))}</th>{cells}</tr>\n'
-    return f'<table class="{kind}"><thead><tr>{columns}</tr></thead><tbody>\n{body}</tbody></table>'
+    return body
 
 
 def _machine() -> dict[str, str]:
     """Return what the run stood on: system, Python, and the versions of the packages that are installed."""
-    found = []
-    for package in _PACKAGES:
-        try:
-            found.append(f"{package} {version(package)}")
-        except PackageNotFoundError:  # minicnn itself, run from a checkout
-            continue
+    installed = {package.name.lower(): package.version for package in distributions()}
+    packages = [f"{name} {installed[name]}" for name in _PACKAGES if name in installed]
     system = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"
-    return {"System": system, "Python": platform.python_version(), "Packages": ", ".join(found)}
+    return {"System": system, "Python": platform.python_version(), "Packages": ", ".join(packages)}
