@@ -8,26 +8,17 @@ turns every window of its input into a row of `cols` (im2col), so that it become
 `cols` would be KH*KW times as large as x, so it is made and used in tiles of a few output lines that stay in cache.
 """
 
-import numba
 import numpy as np
-from llvmlite.binding import get_host_cpu_features
 
 from minicnn.kernels import threads
-
-_features, _settings = get_host_cpu_features(), vars(numba.config)
-if _features.get("avx512f") and _settings["CPU_FEATURES"] is None:
-    # LLVM would take half of an AVX-512 vector; whole ones are up to twice as fast here. Before the first compilation.
-    _settings["CPU_FEATURES"] = _features.flatten() + ",-prefer-256-bit"
-
-from minicnn.kernels.fused import conv2d_relu_maxpool2d, conv2d_relu_maxpool2d_backward  # noqa: E402, F401 - doors
+from minicnn.kernels.compiler import jit
+from minicnn.kernels.fused import conv2d_relu_maxpool2d, conv2d_relu_maxpool2d_backward  # noqa: F401 - doors too
 
 Pair = tuple[int, int]
 Pads = tuple[Pair, Pair]
 
 TILE_ROWS = 512  # rows of cols in one matrix product: at 288 columns of float32, 590 KB
 CHUNK = 1 << 16  # elements of an element-wise operation that one task takes
-
-_jit = numba.njit(nogil=True, cache=True)
 
 
 def im2col(x: np.ndarray, kernel_size: Pair, strides: Pair, pads: Pads) -> np.ndarray:
@@ -205,7 +196,7 @@ def _elementwise(kernel, *arrays: np.ndarray) -> None:
     threads.run(task, -(-size // CHUNK))
 
 
-@_jit
+@jit
 def _im2col(x, cols, start, stop, OH, OW, kernel_size, strides, pads):
     """Fill cols with the windows of the output lines start..stop, line l being row l % OH of image l // OH."""
     (KH, KW), (SH, SW), top, left = kernel_size, strides, pads[0][0], pads[1][0]
@@ -230,7 +221,7 @@ def _im2col(x, cols, start, stop, OH, OW, kernel_size, strides, pads):
                             target[to + q] = source[at + q] if inside else 0
 
 
-@_jit
+@jit
 def _col2im(cols, x, start, stop, OH, OW, kernel_size, strides, pads):
     """Add the rows of the output lines start..stop to x: the loops of _im2col with source and target exchanged."""
     (KH, KW), (SH, SW), top, left = kernel_size, strides, pads[0][0], pads[1][0]
@@ -253,7 +244,7 @@ def _col2im(cols, x, start, stop, OH, OW, kernel_size, strides, pads):
                         target[to + q] += source[at + q]
 
 
-@_jit
+@jit
 def _conv2d(x, matrix, b, y, kernel_size, strides, pads):
     N, OH, OW, F = y.shape
     lines = max(1, TILE_ROWS // OW)
@@ -270,7 +261,7 @@ def _conv2d(x, matrix, b, y, kernel_size, strides, pads):
                 part[row, f] += b[f]
 
 
-@_jit
+@jit
 def _conv2d_backward_weights(dy, x, dw, db, kernel_size, strides, pads):
     N, OH, OW, F = dy.shape
     lines = max(1, TILE_ROWS // OW)
@@ -289,7 +280,7 @@ def _conv2d_backward_weights(dy, x, dw, db, kernel_size, strides, pads):
                 db[f] += part[row, f]
 
 
-@_jit
+@jit
 def _conv2d_backward_input(dy, matrix, dx, kernel_size, strides, pads):
     N, OH, OW, F = dy.shape
     lines = max(1, TILE_ROWS // OW)
@@ -302,7 +293,7 @@ def _conv2d_backward_input(dy, matrix, dx, kernel_size, strides, pads):
         _col2im(tile, dx, start, stop, OH, OW, kernel_size, strides, pads)
 
 
-@_jit
+@jit
 def _maxpool2d(x, y, argmax, pool_size, strides, pads):
     (PH, PW), (SH, SW), top, left = pool_size, strides, pads[0][0], pads[1][0]
     N, OH, OW, C = y.shape
@@ -325,7 +316,7 @@ def _maxpool2d(x, y, argmax, pool_size, strides, pads):
                             place[c] = here if wins else place[c]
 
 
-@_jit
+@jit
 def _maxpool2d_backward(dy, argmax, dx, pool_size, strides, pads):
     (PH, PW), (SH, SW), top, left = pool_size, strides, pads[0][0], pads[1][0]
     N, OH, OW, C = dy.shape
@@ -343,21 +334,21 @@ def _maxpool2d_backward(dy, argmax, dx, pool_size, strides, pads):
                             target[c] += part[c] if place[c] == here else zero
 
 
-@_jit
+@jit
 def _relu(x, y):
     zero = x.dtype.type(0)  # a plain 0 would make every element a float64
     for i in range(x.size):
         y[i] = zero if x[i] < zero else x[i]
 
 
-@_jit
+@jit
 def _relu_backward(dy, y, dx):
     zero = dy.dtype.type(0)
     for i in range(dy.size):
         dx[i] = dy[i] if y[i] > zero else zero
 
 
-@_jit
+@jit
 def _sgd_step(w, dw, velocity, learning_rate, momentum, nesterov):
     for i in range(w.size):
         step = learning_rate * dw[i]

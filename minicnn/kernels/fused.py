@@ -19,10 +19,10 @@ computes with whole vectors of filters.
 import functools
 from collections.abc import Callable
 
-import numba
 import numpy as np
 
 from minicnn.kernels import threads
+from minicnn.kernels.compiler import jit
 
 DEAD = 4  # in argmax: no gradient, since the maximum was not positive
 
@@ -68,7 +68,7 @@ def conv2d_relu_maxpool2d_backward(
     return dx if input_gradient else None, np.ascontiguousarray(dw), dbs.sum(axis=0)
 
 
-_jit = numba.njit(nogil=True, cache=True, fastmath={"contract"})  # a product and its sum may be one instruction
+_jit = functools.partial(jit, fastmath={"contract"})  # a product and its sum may be one instruction
 
 
 @functools.cache
