@@ -1,6 +1,6 @@
 """One program in a process of its own: it prepares a task, then repeats it as often as each line of its input says.
 
-python -m benchmarks.programs PROGRAM TASK BATCH_SIZE THREADS
+python -m benchmarks.programs PROGRAM TASK NETWORK BATCH_SIZE THREADS
 
 Programs are minicnn and PyTorch in three modes; tasks are a training step and a prediction of Model S, and a training
 step of a deeper network. All train on the same images, scikit-learn's digits as 32x32x3 bytes: rescaling, forward,
@@ -114,5 +114,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("OMP_NUM_THREADS", sys.argv[5])
+    os.environ.setdefault("OMP_NUM_THREADS", sys.argv[5])  # for PyTorch, which is imported later
     main()

@@ -25,8 +25,9 @@ def main() -> None:
         command = [sys.executable, example, "--data", arguments.data, "--seed", str(seed), "--output", output]
         subprocess.run(command, check=True)
         rows.append(row(seed, output))
-    print("\n| seed | stop / best epoch | best val_loss | val acc at best | test acc | val acc after the cut |")
-    print("|---|---|---|---|---|---|")
+    head = "seed | stop / best epoch | best val_loss | val acc at best | test acc"
+    print(f"\n| {head} | val acc after the cut | highest val acc, epoch |")
+    print("|---|---|---|---|---|---|---|")
     print("\n".join(rows))
 
 
@@ -39,9 +40,10 @@ def row(seed: int, output: Path) -> str:
     after = [line["val_accuracy"] for line in epochs if line["learning_rate"] < epochs[0]["learning_rate"]]
     cut = f"{after[0]:.2%}" if after else "no cut"
     found = epochs[best]
+    highest, place = max((line["val_accuracy"], i + 1) for i, line in enumerate(epochs))
     return (
         f"| {seed} | {len(epochs)} / {best + 1} | {found['val_loss']:.4f} | {found['val_accuracy']:.2%} "
-        f"| {test:.2%} | {cut} |"
+        f"| {test:.2%} | {cut} | {highest:.2%}, {place} |"
     )
 
 

@@ -4,33 +4,33 @@ python examples/baseline_sgd.py                      # CIFAR-10 if it can be had
 python examples/baseline_sgd.py --data PATH          # folders train1..train5 and test, or the binary batches
 """
 
-import argparse
 import time
 
 import numpy as np
 
 import minicnn as keras
 from minicnn import callbacks, data, evaluation, files, layers, models
+from minicnn.arguments import Parser, at_least
 from minicnn.errors import TrainingError, plain_exit
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Train and evaluate the CIFAR-10 baseline.")
+    parser = Parser(description="Train and evaluate the CIFAR-10 baseline.")
     parser.add_argument("--data", metavar="PATH", help="image folders train1..train5 and test, or the binary batches")
-    parser.add_argument("--epochs", type=int, default=30, help="at most this many; the baseline stops early (30)")
-    parser.add_argument("--batch-size", type=int, default=64, help="images a step (64)")
-    parser.add_argument("--seed", type=int, default=1, help="of the weights and of the order of the images (1)")
+    parser.add_argument("--epochs", type=at_least(1), default=30, help="at most this many: it stops early (30)")
+    parser.add_argument("--batch-size", type=at_least(1), default=64, help="images a step (64)")
+    parser.add_argument("--seed", type=at_least(0), default=1, help="of the weights and of the order of the images (1)")
     parser.add_argument("--output", metavar="FOLDER", default="output", help="where everything is written (output)")
     parser.add_argument("--quiet", action="store_true", help="print the results only")
     arguments = parser.parse_args()
     verbose = 0 if arguments.quiet else 1
-    output = files.output_folder(arguments.output)
     keras.utils.set_random_seed(arguments.seed)
 
     # ---- Data: four training folders, batched one by one; a validation folder; a test folder -----------------------
 
     splits = data.load(arguments.data, arguments.batch_size, verbose=not arguments.quiet)
     train_dataset, validation_dataset, test_dataset = splits.train, splits.validation, splits.test
+    output = files.output_folder(arguments.output)
 
     # ---- The network: three stages of convolution and pooling, then two dense layers -------------------------------
 
@@ -102,7 +102,6 @@ def main() -> None:
             "Training images": train_dataset.num_samples,
             "Seed": arguments.seed,
             "Batch size": arguments.batch_size,
-            "Epochs": len(history.epoch),
             "Training time": f"{seconds:.0f} s",
         },
     )

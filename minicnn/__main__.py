@@ -1,29 +1,16 @@
 """The command line: train, evaluate, predict, gradcheck."""
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 
 from minicnn import baseline, callbacks, data, files, layers, models, optimizers, utils
+from minicnn.arguments import Parser, at_least
 from minicnn.data.folders import read_images
 from minicnn.errors import DataError, ShapeError, TrainingError, plain_exit
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"error: {message}. Try: {self.prog} --help\n")
-
-
-def _at_least(least: int) -> Callable[[str], int]:
-    def number(text: str) -> int:
-        if not text.isdecimal() or int(text) < least:
-            raise argparse.ArgumentTypeError(f"expected an integer >= {least}. Received: {text}")
-        return int(text)
-
-    return number
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -37,16 +24,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         ...
     SystemExit: 2
     """
-    parser = _Parser(prog="python -m minicnn", description="A convolutional network, written out.")
+    parser = Parser(prog="python -m minicnn", description="A convolutional network, written out.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     command = commands.add_parser("train", help="train Model S and save it")
     command.add_argument("--data", metavar="PATH", help="image folders train1..train5 and test, or CIFAR-10's batches")
-    command.add_argument("--epochs", type=_at_least(1), default=30, help="at most this many (30)")
-    command.add_argument("--batch-size", type=_at_least(1), default=64, help="images a step (64)")
+    command.add_argument("--epochs", type=at_least(1), default=30, help="at most this many (30)")
+    command.add_argument("--batch-size", type=at_least(1), default=64, help="images a step (64)")
     command.add_argument("--learning-rate", type=float, default=0.01, help="of SGD with momentum 0.9 (0.01)")
     command.add_argument(
-        "--seed", type=_at_least(0), default=1, help="of the weights and of the order of the images (1)"
+        "--seed", type=at_least(0), default=1, help="of the weights and of the order of the images (1)"
     )
     command.add_argument("--output", default="output", metavar="FOLDER", help="for model and history (output)")
     command.add_argument("--quiet", action="store_true", help="print the results only")
@@ -64,9 +51,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     command = commands.add_parser("gradcheck", help="compare every gradient with finite differences")
     command.add_argument(
-        "--entries", type=_at_least(0), default=64, help="random entries a tensor of Model S; 0 is all (64)"
+        "--entries", type=at_least(0), default=64, help="random entries a tensor of Model S; 0 is all (64)"
     )
-    command.add_argument("--seed", type=_at_least(0), default=0, help="of weights and inputs (0)")
+    command.add_argument("--seed", type=at_least(0), default=0, help="of weights and inputs (0)")
     command.set_defaults(run=gradcheck)
 
     arguments = parser.parse_args(argv)
@@ -76,10 +63,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def train(arguments: argparse.Namespace) -> int:
     """Train Model S; write the best model and the history."""
-    output, verbose = files.output_folder(arguments.output), 0 if arguments.quiet else 1
+    verbose = 0 if arguments.quiet else 1
     utils.set_random_seed(arguments.seed)
     optimizer = optimizers.SGD(arguments.learning_rate, momentum=0.9)
     splits = data.load(arguments.data, arguments.batch_size, verbose=not arguments.quiet)
+    output = files.output_folder(arguments.output)
     model = baseline.model_s(len(splits.class_names))
     model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
     path = output / "best_model.safetensors"

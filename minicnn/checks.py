@@ -17,13 +17,13 @@ def positive_integer(name: str, value: Any) -> int:
     return _integer(name, value, 1)
 
 
-def seed(value: Any) -> int:
-    """Return `value` as an int if a generator can be seeded with it.
+def whole_number(name: str, value: Any) -> int:
+    """Return `value` as an int if it is a whole number of at least 0, such as a seed; the error calls it `name`.
 
-    >>> seed(1)
+    >>> whole_number("seed", 1)
     1
     """
-    return _integer("seed", value, 0)
+    return _integer(name, value, 0)
 
 
 def number(name: str, value: Any, least: float = -math.inf, most: float = math.inf) -> float:

@@ -84,7 +84,7 @@ def set_random_seed(seed: int) -> None:
     True
     """
     global _generator
-    _generator = np.random.default_rng(checks.seed(seed))
+    _generator = np.random.default_rng(checks.whole_number("seed", seed))
 
 
 def generator() -> np.random.Generator:

@@ -33,9 +33,10 @@ class ConvReLUPool:
 
     def forward(self, x: np.ndarray, training: bool = False) -> np.ndarray:
         """Return y (N, H/2, W/2, F) for x (N, H, W, C)."""
-        self.x, w = self.conv.check(x), self.conv.params["kernel"]
+        x, w = self.conv.check(x), self.conv.params["kernel"]
+        self.x = x
         b = self.conv.params.get("bias", np.zeros(w.shape[3], w.dtype))
-        y, self.argmax = kernels.room(x).conv2d_relu_maxpool2d(self.x, w, b)
+        y, self.argmax = kernels.room(x).conv2d_relu_maxpool2d(x, w, b)
         return y
 
     def backward(self, dy: np.ndarray, input_gradient: bool = True) -> np.ndarray | None:

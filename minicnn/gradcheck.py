@@ -23,7 +23,10 @@ HEADER = LINE.format("layer", "tensor", "entries", "error", "verdict")
 
 @dataclass
 class Row:
-    """The worst entry of one tensor: where `backward` and finite differences disagree most."""
+    """The worst entry of one tensor: where `backward` and finite differences disagree most.
+
+    `error` is relative to the larger of the two, or to 1/100 of the tensor's largest gradient if both are smaller.
+    """
 
     tensor: str
     checked: str

@@ -103,8 +103,8 @@ class Model:
         for step in self._steps:
             inputs = [values[parent] for parent in step.inputs] if step.inputs else [x]
             values[step.output] = step.layer.forward(inputs if step.layer.merges else inputs[0], training)
-        self._output = values[self._nodes[-1]]
-        return self._output
+        output = self._output = values[self._nodes[-1]]
+        return output  # not the attribute: another thread may be predicting with the same model
 
     def backward(self, dy: np.ndarray, from_logits: bool = False, input_gradient: bool = False) -> np.ndarray | None:
         """Fill every layer's `grads` from dy (N, K), the gradient of the last output, or of its logits.
@@ -175,21 +175,22 @@ class Model:
         unknown = [metric for metric in metrics if metric != "accuracy"]
         if unknown:
             raise ArgumentError(f'unknown metric {unknown[0]!r}. Expected: "accuracy"')
-        optimizer = optimizers.get(optimizer)
+        optimizer, loss = optimizers.get(optimizer), losses.get(loss)
+        if self._nodes:
+            self._check_head(loss)
         if optimizer.owner not in (None, self):
             raise ArgumentError(f"{optimizer} keeps the velocities of another model. Make a new one for each model.")
         optimizer.owner = self
-        self.optimizer, self.loss, self.metrics = optimizer, losses.get(loss), ["loss", *metrics]
+        self.optimizer, self.loss, self.metrics = optimizer, loss, ["loss", *metrics]
         self._fuse = fuse
         self._steps = fusion.plan(self._nodes, fuse)
-        self._check_head()
 
-    def _check_head(self) -> None:
-        if self._nodes and self.loss is not None and self.loss.from_logits == (self._softmax() is not None):
+    def _check_head(self, loss: losses.SparseCategoricalCrossentropy) -> None:
+        if loss.from_logits == (self._softmax() is not None):
             raise ArgumentError(
                 "the loss and the last layer do not fit. Expected a softmax at the end, or "
                 "SparseCategoricalCrossentropy(from_logits=True) and none. "
-                f"Received: from_logits={self.loss.from_logits} after {self.layers[-1]}"
+                f"Received: from_logits={loss.from_logits} after {self.layers[-1]}"
             )
 
     def fit(
@@ -249,7 +250,6 @@ class Model:
         True
         """
         self._require_compiled("fit")
-        self.ensure_built(x)
         return training.fit(self, x, y, batch_size, epochs, verbose, callbacks, validation_data, shuffle, initial_epoch)
 
     def evaluate(
@@ -274,6 +274,8 @@ class Model:
 
     def gradients(self) -> list[np.ndarray]:
         """Return the gradients that the last `backward` left, in the order of `weights`."""
+        if any(layer.params.keys() - layer.grads.keys() for layer in self.layers):
+            raise StateError("there are no gradients yet. Call forward and backward, or train_on_batch, first.")
         return [layer.grads[name] for layer in self.layers for name in layer.params]
 
     def get_weights(self) -> list[np.ndarray]:
@@ -342,11 +344,21 @@ class Model:
 
     def get_config(self) -> dict[str, Any]:
         """Return what `load_model` needs to build an equal model, as plain JSON values."""
+        if not self._nodes:
+            raise StateError("the model has no shapes yet. Call build(input_shape), or fit, before it is saved.")
+        for layer in self.layers:
+            if type(layer) is not getattr(all_layers, type(layer).__name__, None):
+                raise ArgumentError(
+                    f"{layer} is not one of minicnn's layers, so load_model could not build it. "
+                    "Use save_weights, and load_weights into a model that you build in the same way."
+                )
         index = {node: i for i, node in enumerate(self._nodes)}
         compiled = None
         if self.optimizer is not None:
             optimizer = {"class": type(self.optimizer).__name__, **self.optimizer.get_config()}
-            compiled = {"optimizer": optimizer, "loss": self.loss.get_config(), "metrics": self.metrics[1:]}
+            compiled = {"optimizer": optimizer, "loss": self.loss.get_config(), "metrics": self.metrics[1:]} | {
+                "fuse": self._fuse
+            }
         return {
             "name": self.name,
             "class_names": self.class_names,
@@ -468,14 +480,13 @@ class Sequential(Model):
         for layer in self._waiting:
             last = layer(last)
         self._connect(first, last)
-        self._check_head()
+        if self.loss is not None:
+            self._check_head(self.loss)
 
     def ensure_built(self, x: Any) -> None:
-        """Build the model for the shape of the batch, array or data set x if that has not been done."""
+        """Build the model for batches like x (N, ...) if that has not been done."""
         if not self._nodes:
-            batch = x[0] if isinstance(x, list) and x and isinstance(x[0], (tuple, list)) else x
-            batch = batch[0] if isinstance(batch, (tuple, list)) and hasattr(batch[0], "shape") else batch
-            self.build(getattr(x, "image_shape", None) or np.shape(batch)[1:])
+            self.build(np.shape(x)[1:])
 
 
 def load_model(path: str | os.PathLike) -> Model:
@@ -528,7 +539,9 @@ def _from_config(description: dict[str, Any], tensors: dict[str, np.ndarray]) ->
         options = dict(compiled["optimizer"])
         with config.using_floatx(nodes[-1].layer.dtype):
             optimizer = optimizers.OPTIMIZERS[options.pop("class").lower()](**options)
-        model.compile(optimizer, losses.SparseCategoricalCrossentropy(**compiled["loss"]), compiled["metrics"])
+        model.compile(
+            optimizer, losses.SparseCategoricalCrossentropy(**compiled["loss"]), compiled["metrics"], compiled["fuse"]
+        )
     return model
 
 

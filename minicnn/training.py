@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from minicnn.callbacks import Callback, CallbackList, History
-from minicnn.checks import positive_integer
+from minicnn.checks import positive_integer, whole_number
 from minicnn.data import Dataset
 from minicnn.errors import ArgumentError, DataError, DtypeError, ShapeError
 from minicnn.kernels.threads import single_threaded_blas
@@ -61,6 +61,7 @@ def fit(
 ) -> History:
     """Train; see `Model.fit`."""
     epochs = positive_integer("epochs", epochs)
+    initial_epoch = whole_number("initial_epoch", initial_epoch)
     batches = as_batches(x, y, batch_size, shuffle)
     validation = None if validation_data is None else _validation_batches(validation_data, batch_size)
     model.class_names = getattr(batches, "class_names", None) or model.class_names
@@ -68,19 +69,21 @@ def fit(
     hooks = CallbackList(callbacks, model, epochs, _length(batches), verbose)
     logs: dict[str, float] = {}
     hooks.call("on_train_begin", logs)
-    with hooks.progress, _quiet():
-        for epoch in range(initial_epoch, epochs):
-            hooks.call("on_epoch_begin", epoch, {})
-            logs = _train_epoch(model, batches, hooks)
-            if validation is not None:
-                hooks.call("on_test_begin", {})
-                measured = _measure(model, validation)
-                hooks.call("on_test_end", measured)
-                logs |= {f"val_{name}": value for name, value in measured.items()}
-            hooks.call("on_epoch_end", epoch, logs)
-            if model.stop_training:
-                break
-    hooks.call("on_train_end", logs)
+    try:
+        with hooks.progress, _quiet():
+            for epoch in range(initial_epoch, epochs):
+                hooks.call("on_epoch_begin", epoch, {})
+                logs = _train_epoch(model, batches, hooks)
+                if validation is not None:
+                    hooks.call("on_test_begin", {})
+                    measured = _measure(model, validation, hooks, "test")
+                    hooks.call("on_test_end", measured)
+                    logs |= {f"val_{name}": value for name, value in measured.items()}
+                hooks.call("on_epoch_end", epoch, logs)
+                if model.stop_training:
+                    break
+    finally:  # also after Ctrl-C or an error: early stopping then gives the best weights back
+        hooks.call("on_train_end", logs)
     return hooks.history
 
 
@@ -104,7 +107,7 @@ def evaluate(
     hooks = CallbackList(None, model, 1, _length(batches), verbose)
     with hooks.progress, _quiet():
         hooks.call("on_epoch_begin", 0, {})
-        logs = _measure(model, batches, hooks)
+        logs = _measure(model, batches, hooks, "train")  # for the bar, an evaluation is an epoch
         hooks.call("on_epoch_end", 0, logs)
     return list(logs.values())
 
@@ -148,7 +151,7 @@ def as_batches(x: Any, y: Any, batch_size: int | None, shuffle: bool) -> Iterabl
 
 
 def _validation_batches(data: Any, batch_size: int | None) -> Iterable:
-    if isinstance(data, tuple) and len(data) == 2:
+    if isinstance(data, (tuple, list)) and len(data) == 2 and hasattr(data[0], "__array__"):
         return as_batches(data[0], data[1], batch_size, shuffle=False)
     return as_batches(data, None, None, shuffle=False)
 
@@ -182,13 +185,13 @@ def _judge(model: Any, images: np.ndarray, labels: np.ndarray, training: bool) -
     return losses, predictions.argmax(axis=1) == labels, dz
 
 
-def _measure(model: Any, batches: Iterable, hooks: CallbackList | None = None) -> dict[str, float]:
+def _measure(model: Any, batches: Iterable, hooks: CallbackList, kind: str) -> dict[str, float]:
     running, logs = Running(model.metrics), {}
     for step, (images, labels) in enumerate(_pairs(batches)):
+        hooks.call(f"on_{kind}_batch_begin", step, {})
         losses, correct, _ = _judge(model, images, labels, training=False)
         logs = running.add(losses, correct)
-        if hooks is not None:
-            hooks.call("on_train_batch_end", step, logs)
+        hooks.call(f"on_{kind}_batch_end", step, logs)
     _check_any(running)
     return logs
 

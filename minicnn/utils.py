@@ -1,4 +1,4 @@
-"""Keras's `utils` that the baseline uses."""
+"""Seeds and image folders under the names that Keras's `utils` gives them, and the generator behind the seed."""
 
 from minicnn.config import generator, set_random_seed
 from minicnn.data import image_dataset_from_directory

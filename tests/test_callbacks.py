@@ -468,7 +468,7 @@ def test_what_is_no_callback_is_refused(wrong):
     ("make", "message"),
     [
         (lambda: ReduceLROnPlateau(factor=1.0), "factor < 1.*factor=1.0"),
-        (lambda: ReduceLROnPlateau(factor=-0.1), "factor=-0.1"),
+        (lambda: ReduceLROnPlateau(factor=-0.1), r"factor\) expects a finite number >= 0\. Received: -0\.1"),
         (lambda: ReduceLROnPlateau(patience=-1), r"ReduceLROnPlateau\(patience\) expects .* >= 0\. Received: -1"),
         (lambda: ReduceLROnPlateau(cooldown="2"), r"cooldown\) expects .*'2'"),
         (lambda: ReduceLROnPlateau(min_lr=math.nan), r"min_lr\) expects .*nan"),

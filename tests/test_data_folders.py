@@ -231,7 +231,7 @@ def test_missing_and_empty_folders(tmp_path):
         "file": "cannot be opened: Not a directory",
         "empty": "it is empty",
         "no classes": "it has files, but no sub-folder",
-        "no images": "no image is in the class folders",
+        "no images": "no image is in cat of",
     }.items():
         with pytest.raises(DataNotFoundError) as caught:
             image_dataset_from_directory(tmp_path / name)
@@ -260,3 +260,11 @@ def test_bad_arguments_are_refused_in_one_line(tmp_path, kwargs, kind, message):
         image_dataset_from_directory(tmp_path, verbose=False, **kwargs)
     assert type(caught.value) is kind
     assert message in one_line(caught)
+
+
+def test_a_class_that_lost_its_images_is_not_passed_over(tmp_path):
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+    Image.new("RGB", (4, 4)).save(tmp_path / "cat" / "1.png")
+    with pytest.raises(DataNotFoundError, match="no image is in dog of"):
+        image_dataset_from_directory(tmp_path, image_size=(4, 4), verbose=False)

@@ -340,9 +340,9 @@ def truncated(folders, root):
     [
         (["--data", "missing"], "missing does not exist. Expected the image folders train1, train2,"),
         (["--data", truncated], f"{os.path.join('broken', 'train3', '001_green', '2.png')} is a broken image"),
-        (["--epochs", 0], "epochs expects an integer >= 1. Received: 0"),
-        (["--batch-size", 0], "batch_size expects an integer >= 1. Received: 0"),
-        (["--seed", -1], "seed expects an integer >= 0. Received: -1"),
+        (["--epochs", 0], "--epochs: expected an integer >= 1. Received: 0"),
+        (["--batch-size", 0], "--batch-size: expected an integer >= 1. Received: 0"),
+        (["--seed", -1], "--seed: expected an integer >= 0. Received: -1"),
         (["--output", "file"], "file is a file."),
         (["--output", "file/below"], f"the folder {os.path.join('file', 'below')} cannot be written"),
     ],
@@ -350,12 +350,12 @@ def truncated(folders, root):
 def test_bad_input_ends_in_one_line(here, folders, tmp_path, arguments, expected):
     (tmp_path / "file").write_text("not a folder")
     arguments = [word(folders, tmp_path) if callable(word) else word for word in arguments]
-    before = {path for path in tmp_path.rglob("*") if path.is_file()}
+    before = set(tmp_path.rglob("*"))
     status, _, errors = here("--data", folders, "--epochs", 1, "--quiet", *arguments)
     assert (status, errors.count("\n")) == (2, 1), errors
     assert errors.startswith("error: ")
     assert expected in errors
-    assert {path for path in tmp_path.rglob("*") if path.is_file()} == before
+    assert set(tmp_path.rglob("*")) == before
 
 
 def test_a_loss_that_is_no_number_leaves_no_model_and_no_report(here, folders, monkeypatch):

@@ -1,6 +1,8 @@
 """What people do by mistake, and what once went wrong silently: each ends well or in one of our errors."""
 
 import json
+import sys
+import threading
 
 import numpy as np
 import pytest
@@ -171,17 +173,88 @@ def test_numpy_booleans_are_saved(tmp_path):
     model.save(tmp_path / "model")
 
 
-def test_two_threads_may_hold_blas_at_the_same_time():
+def test_while_one_thread_holds_blas_another_waits():
     with threads.single_threaded_blas():
         pass
     before = [library.num_threads for library in threads._blas]
     for library in threads._blas:
         library.set_num_threads(2)
+    entered = threading.Event()
+
+    def hold():
+        with threads.single_threaded_blas():
+            entered.set()
+
     try:
-        a, b = threads.single_threaded_blas(), threads.single_threaded_blas()
-        a.__enter__(), b.__enter__()
-        a.__exit__(None, None, None), b.__exit__(None, None, None)  # not nested: two dense layers in two threads
+        other = threading.Thread(target=hold)
+        with threads.single_threaded_blas():
+            other.start()
+            assert not entered.wait(0.2)
+            assert {library.num_threads for library in threads._blas} == {1}
+        other.join()
+        assert entered.is_set()
         assert {library.num_threads for library in threads._blas} == {2}
     finally:
         for library, number in zip(threads._blas, before, strict=True):
             library.set_num_threads(number)
+
+
+def test_two_threads_predict_with_one_model():
+    """Layers keep their last batch for `backward`; what forward returns must not be read back from there."""
+    model = models.Sequential([minicnn.Input((2,)), layers.ReLU(), layers.Dense(2, "softmax")])
+    inputs = [np.array([[0, 9]], np.float32), np.array([[9, 0]], np.float32)]
+    expected = [model.predict(x) for x in inputs]
+    wrong = []
+
+    def work(x, answer):
+        wrong.extend(1 for _ in range(2000) if (model.predict(x) != answer).any())
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        workers = [threading.Thread(target=work, args=pair) for pair in zip(inputs, expected, strict=True)]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert not wrong
+
+
+def test_a_refused_compile_changes_nothing():
+    model, optimizer = minicnn.Sequential([minicnn.Input((4,)), layers.Dense(3)]), optimizers.SGD(0.1)
+    with pytest.raises(MinicnnError):
+        model.compile(optimizer)  # no softmax
+    with pytest.raises(MinicnnError, match="compile"):
+        model.train_on_batch(np.zeros((1, 4), np.float32), [0])
+    classifier().compile(optimizer)
+
+
+class Own(layers.ReLU):
+    """A layer of the user's own."""
+
+
+@pytest.mark.parametrize(
+    "model", [models.Sequential([layers.Dense(3)]), models.Sequential([minicnn.Input((4,)), Own()])]
+)
+def test_what_could_not_be_loaded_is_not_saved(model, tmp_path):
+    with pytest.raises(MinicnnError):
+        model.save(tmp_path / "model")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_best_weights_come_back_after_an_error():
+    class Break(minicnn.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == 2:
+                raise KeyboardInterrupt
+
+    model = classifier()
+    model.compile(optimizers.SGD(0.5))
+    stopping = minicnn.callbacks.EarlyStopping("loss", mode="max", patience=9, restore_best_weights=True)  # the first
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(X, LABELS, epochs=5, verbose=0, callbacks=[stopping, Break()])
+    assert stopping.best_epoch == 0
+    for w, best in zip(model.get_weights(), stopping.best_weights, strict=True):
+        np.testing.assert_array_equal(w, best)

@@ -41,6 +41,7 @@ def every_kernel():
     rows = rng.standard_normal((300, 1000)).astype(np.float32)  # longer than a chunk of element-wise work
     matrix, bias = rng.standard_normal((1000, 70)).astype(np.float32), np.ones(70, np.float32)
     z = cpu.dense(rows, matrix, bias)
+    fused = cpu.conv2d_relu_maxpool2d(x[:, :12, :12], w, np.ones(5, np.float32))
     return [
         y,
         *cpu.conv2d_backward(y, x, w, *where),
@@ -52,6 +53,8 @@ def every_kernel():
         z,
         *cpu.dense_backward(z, rows, matrix),
         cpu.softmax(z),
+        *fused,
+        *cpu.conv2d_relu_maxpool2d_backward(fused[0], fused[1], x[:, :12, :12], w),
     ]
 
 

@@ -188,7 +188,7 @@ def random_generator(seed: int | np.random.Generator | None) -> np.random.Genera
         return seed
     if seed is None:
         seed = int(config.generator().integers(2**63))
-    return np.random.default_rng(checks.seed(seed))
+    return np.random.default_rng(checks.whole_number("seed", seed))
 
 
 def reservoir(items: list, buffer_size: int, generator: np.random.Generator) -> list:

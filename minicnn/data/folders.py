@@ -85,9 +85,10 @@ def image_dataset_from_directory(
         raise DataError(f"class_names are expected to be the sub-folders of {directory}, {found}. Received: {names}")
     files = [_image_files(Path(directory) / name) for name in names]
     paths = [path for group in files for path in group]
-    if not paths:
+    empty = [name for name, group in zip(names, files, strict=True) if not group]
+    if empty:
         raise DataNotFoundError(
-            f"no image is in the class folders of {directory}. Expected files ending in {', '.join(EXTENSIONS)}."
+            f"no image is in {', '.join(empty)} of {directory}. Expected files ending in {', '.join(EXTENSIONS)}."
         )
     if verbose:
         print(f"Found {len(paths)} files belonging to {len(names)} classes.", flush=True)
@@ -121,6 +122,10 @@ def read_images(
         raise ArgumentError(f"image_size expects (height, width) in pixels. Received: {image_size!r}")
     height, width = (positive_integer("image_size", size) for size in image_size)
     mode, channels = COLOR_MODES[color_mode]
+    formats = ["BMP", "GIF", "JPEG", "PNG"]
+    if photos:
+        Image.init()
+        formats = [name for name in Image.ID if name != "EPS"]  # which would start another program, Ghostscript
     resample = Image.Resampling[interpolation.upper()]
     images = np.empty((len(paths), height, width, channels), np.uint8)
 
@@ -128,7 +133,7 @@ def read_images(
         for row in rows:
             try:
                 with open(paths[row], "rb") as file:
-                    image = Image.open(file, formats=None if photos else ("BMP", "GIF", "JPEG", "PNG"))
+                    image = Image.open(file, formats=formats)
                     image.load()
                     upright = ImageOps.exif_transpose(image) if photos else image
             except Exception as error:  # Pillow's decoders raise a dozen kinds on broken files

@@ -72,7 +72,7 @@ def load(
             raise type(error)(f"$MINICNN_DATA: {error}") from error
     try:
         archive = cifar10.download(verbose=verbose)
-    except (DataNotFoundError, OutputError) as error:
+    except (DataError, DataNotFoundError, OutputError) as error:  # a login page in place of the archive is a DataError
         stand_in = "Using scikit-learn's 1,797 handwritten digits instead: the figures that follow are not CIFAR-10's."
         print(f"CIFAR-10 IS NOT HERE: {error} {stand_in}", file=sys.stderr, flush=True)
         return _from_arrays(digits.load_digits(), "digits", digits.CLASS_NAMES, batch_size, generator)

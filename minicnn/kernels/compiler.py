@@ -10,7 +10,8 @@ from numba.core import event
 
 _features, _settings = get_host_cpu_features(), vars(numba.config)
 if _features.get("avx512f") and _settings["CPU_FEATURES"] is None:
-    # LLVM would take half of an AVX-512 vector; whole ones are up to twice as fast here. Before the first compilation.
+    # LLVM would take half of an AVX-512 vector; whole ones are faster. This holds for the
+    # whole process, and only if nothing was compiled before.
     _settings["CPU_FEATURES"] = _features.flatten() + ",-prefer-256-bit"
 
 jit: Any = functools.partial(numba.njit, nogil=True, cache=True)
@@ -25,7 +26,7 @@ class _Announcer(event.Listener):
         ours = compilation.data["dispatcher"].py_func.__module__.startswith("minicnn.")
         if ours and not self.said and sys.stderr.isatty():
             self.said = True
-            print("Compiling kernels: some ten seconds, once; then they are cached on disk.", file=sys.stderr)
+            print("Compiling kernels: some seconds, once; then they are cached on disk.", file=sys.stderr)
 
     def on_end(self, compilation: event.Event) -> None:
         pass

@@ -95,7 +95,10 @@ def run(task: Callable[[int], None], count: int) -> None:
 
 @contextmanager
 def single_threaded_blas() -> Iterator[None]:
-    """Hold every loaded BLAS library to one thread inside the block; blocks may nest, and other threads wait."""
+    """Hold BLAS to one thread inside the block: NumPy's, SciPy's, and what else was loaded before the first call.
+
+    Blocks may nest; other threads wait.
+    """
     global _blas, _depth
     with _lock:
         if _blas is None:

@@ -43,8 +43,8 @@ class ReLU(Layer):
 
     def forward(self, x: np.ndarray, training: bool = False) -> np.ndarray:
         """Return max(x, 0), of x's shape."""
-        self.y = kernels.room(x).relu(self.check(x))
-        return self.y
+        y = self.y = kernels.room(x).relu(self.check(x))
+        return y
 
     def backward(self, dy: np.ndarray) -> np.ndarray:
         """Return dy where the output was positive, else 0."""
@@ -71,9 +71,9 @@ class Softmax(Layer):
 
     def forward(self, x: np.ndarray, training: bool = False) -> np.ndarray:
         """Return probabilities of x's shape; the logits stay in `z` for the loss."""
-        self.z = self.check(x)
-        self.p = kernels.room(x).softmax(self.z)
-        return self.p
+        z = self.z = self.check(x)
+        p = self.p = kernels.room(x).softmax(z)
+        return p
 
     def backward(self, dy: np.ndarray, from_logits: bool = False) -> np.ndarray:
         """Return dz; with `from_logits`, dy already is dz."""

@@ -80,7 +80,7 @@ class Layer:
 
     def build(self, input_shape: Any) -> "Layer":
         """Fix the shapes and make the parameters; return the layer itself."""
-        self.input_shape = self.output_shape = tuple(input_shape)
+        self.input_shape = self.output_shape = self.check_rank(input_shape, None)
         return self
 
     def forward(self, x: Any, training: bool = False) -> np.ndarray:

@@ -87,9 +87,10 @@ class Conv2D(Layer):
 
     def forward(self, x: np.ndarray, training: bool = False) -> np.ndarray:
         """Return y (N, OH, OW, F) for x (N, H, W, C)."""
-        self.x, w = self.check(x), self.params["kernel"]
+        x, w = self.check(x), self.params["kernel"]
+        self.x = x
         b = self.params["bias"] if self.use_bias else np.zeros(self.filters, self.dtype)
-        z = kernels.room(x).conv2d(self.x, w, b, self.strides, self.pads)  # (N, OH, OW, F)
+        z = kernels.room(x).conv2d(x, w, b, self.strides, self.pads)  # (N, OH, OW, F)
         return self.activation.forward(z)
 
     def backward(self, dy: np.ndarray, from_logits: bool = False, input_gradient: bool = True) -> np.ndarray | None:

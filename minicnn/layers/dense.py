@@ -62,11 +62,7 @@ class Dense(Layer):
         """Make the kernel and the bias for inputs of shape (In,)."""
         self.input_shape = self.check_rank(input_shape, ("In",))
         self.output_shape = (self.units,)
-        self.add_weight(
-            "kernel",
-            (*self.input_shape, self.units),
-            glorot_uniform,
-        )
+        self.add_weight("kernel", (*self.input_shape, self.units), glorot_uniform)
         if self.use_bias:
             self.add_weight("bias", (self.units,), zeros)
         self.activation.build(self.output_shape)
@@ -74,9 +70,10 @@ class Dense(Layer):
 
     def forward(self, x: np.ndarray, training: bool = False) -> np.ndarray:
         """Return y (N, units) for x (N, In)."""
-        self.x, w = self.check(x), self.params["kernel"]
+        x, w = self.check(x), self.params["kernel"]
+        self.x = x
         b = self.params["bias"] if self.use_bias else np.zeros(self.units, self.dtype)
-        z = kernels.room(x).dense(self.x, w, b)  # (N, units)
+        z = kernels.room(x).dense(x, w, b)  # (N, units)
         return self.activation.forward(z)
 
     def backward(self, dy: np.ndarray, from_logits: bool = False, input_gradient: bool = True) -> np.ndarray | None:
