@@ -119,7 +119,7 @@ def roc_curves(labels: Any, probabilities: Any) -> list[RocCurve | None]:
 
     labels, probabilities = check_predictions(labels, probabilities)
     curves: list[RocCurve | None] = []
-    for index, scores in enumerate(probabilities.T):
+    for index, scores in enumerate(probabilities.T):  # (N,) each
         positive = labels == index  # (N,)
         if positive.all() or not positive.any():
             curves.append(None)

@@ -201,7 +201,7 @@ def _im2col(x, cols, start, stop, OH, OW, kernel_size, strides, pads):
     """Fill cols with the windows of the output lines start..stop, line l being row l % OH of image l // OH."""
     (KH, KW), (SH, SW), top, left = kernel_size, strides, pads[0][0], pads[1][0]
     _, H, W, C = x.shape
-    source, target = x.reshape(x.size), cols.reshape(cols.size)
+    source, target = x.reshape(x.size), cols.reshape(cols.size)  # (N*H*W*C,), (rows*KH*KW*C,)
     run = np.uint64(KW * C)  # neighbours in x are neighbours in cols: a line of a window is one run
     for line in range(start, stop):
         n, i = line // OH, line % OH
@@ -226,7 +226,7 @@ def _col2im(cols, x, start, stop, OH, OW, kernel_size, strides, pads):
     """Add the rows of the output lines start..stop to x: the loops of _im2col with source and target exchanged."""
     (KH, KW), (SH, SW), top, left = kernel_size, strides, pads[0][0], pads[1][0]
     _, H, W, C = x.shape
-    source, target = cols.reshape(cols.size), x.reshape(x.size)
+    source, target = cols.reshape(cols.size), x.reshape(x.size)  # (rows*KH*KW*C,), (N*H*W*C,)
     run = np.uint64(KW * C)
     for line in range(start, stop):
         n, i = line // OH, line % OH
@@ -249,7 +249,7 @@ def _conv2d(x, matrix, b, y, kernel_size, strides, pads):
     N, OH, OW, F = y.shape
     lines = max(1, TILE_ROWS // OW)
     cols = np.empty((lines * OW, matrix.shape[0]), x.dtype)
-    out = y.reshape(N * OH * OW, F)
+    out = y.reshape(N * OH * OW, F)  # (N*OH*OW, F)
     for start in range(0, N * OH, lines):
         stop = min(start + lines, N * OH)
         tile = cols[: (stop - start) * OW]
@@ -267,7 +267,7 @@ def _conv2d_backward_weights(dy, x, dw, db, kernel_size, strides, pads):
     lines = max(1, TILE_ROWS // OW)
     cols = np.empty((lines * OW, dw.shape[0]), x.dtype)
     product = np.empty_like(dw)
-    rows = dy.reshape(N * OH * OW, F)
+    rows = dy.reshape(N * OH * OW, F)  # (N*OH*OW, F)
     for start in range(0, N * OH, lines):
         stop = min(start + lines, N * OH)
         tile = cols[: (stop - start) * OW]
@@ -285,7 +285,7 @@ def _conv2d_backward_input(dy, matrix, dx, kernel_size, strides, pads):
     N, OH, OW, F = dy.shape
     lines = max(1, TILE_ROWS // OW)
     dcols = np.empty((lines * OW, matrix.shape[0]), dy.dtype)
-    rows = dy.reshape(N * OH * OW, F)
+    rows = dy.reshape(N * OH * OW, F)  # (N*OH*OW, F)
     for start in range(0, N * OH, lines):
         stop = min(start + lines, N * OH)
         tile = dcols[: (stop - start) * OW]

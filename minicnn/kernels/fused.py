@@ -35,14 +35,14 @@ def conv2d_relu_maxpool2d(x: np.ndarray, w: np.ndarray, b: np.ndarray) -> tuple[
     N, H, W, C = x.shape
     F = w.shape[3]
     x, b = np.ascontiguousarray(x), np.ascontiguousarray(b)
-    weights = np.ascontiguousarray(w.reshape(9, C, F).transpose(1, 0, 2))  # (C, 9, F)
+    weights = np.ascontiguousarray(w.reshape(9, C, F).transpose(1, 0, 2)).reshape(-1)  # (C, 9, F) -> (C*9*F,)
     y = np.empty((N, H // 2, W // 2, F), x.dtype)
     argmax = np.empty(y.shape, np.uint8)
     kernel, blocks = _forward(C, F), threads.blocks(N)
 
     def task(i: int) -> None:
         part = slice(*blocks[i])
-        kernel(x[part], weights.reshape(-1), b, y[part], argmax[part])
+        kernel(x[part], weights, b, y[part], argmax[part])
 
     threads.run(task, len(blocks))
     return y, argmax
@@ -54,14 +54,14 @@ def conv2d_relu_maxpool2d_backward(
     """From dy (N, H/2, W/2, F): dx (N, H, W, C) or None, dw (3, 3, C, F) and db (F,), the sums over all windows."""
     N, C, F = x.shape[0], x.shape[3], w.shape[3]
     dy, x = np.ascontiguousarray(dy), np.ascontiguousarray(x)
-    rows = np.ascontiguousarray(w.reshape(9 * C, F).T)  # (F, 9*C)
+    rows = np.ascontiguousarray(w.reshape(9 * C, F).T).reshape(-1)  # (F, 9*C) -> (F*9*C,)
     dx = np.empty(x.shape if input_gradient else (N, 0, 0, 0), x.dtype)
     kernel, blocks = _backward(C, F, input_gradient), threads.blocks(N)
     dws, dbs = np.zeros((len(blocks), F * 9 * C), x.dtype), np.zeros((len(blocks), F), x.dtype)
 
     def task(i: int) -> None:
         part = slice(*blocks[i])
-        kernel(dy[part], argmax[part], x[part], rows.reshape(-1), dx[part], dws[i], dbs[i])
+        kernel(dy[part], argmax[part], x[part], rows, dx[part], dws[i], dbs[i])
 
     threads.run(task, len(blocks))
     dw = dws.sum(axis=0).reshape(F, 9 * C).T.reshape(w.shape)  # (B, F*9*C) -> (F, 9*C) -> (3, 3, C, F)
@@ -82,7 +82,7 @@ def _forward(C: int, F: int) -> Callable:
         sums = np.empty(4 * F, x.dtype)
         zero = x.dtype.type(0)
         for n in range(N):
-            image = x[n].reshape(H, W * C)
+            image = x[n].reshape(H, W * C)  # (H, W*C)
             for h in range(H):
                 plane[h + 1, C : (W + 1) * C] = image[h]
             for i in range(H // 2):
@@ -143,7 +143,7 @@ def _backward(C: int, F: int, input_gradient: bool) -> Callable:
         dplane = np.zeros((H + 2) * PW, x.dtype)
         corners, gradients = np.empty(OH * OW, np.uint64), np.empty(OH * OW, x.dtype)
         for n in range(N):
-            image = x[n].reshape(H * W * C)
+            image = x[n].reshape(H * W * C)  # (H*W*C,)
             for h in range(H):
                 plane[(h + 1) * PW + C : (h + 1) * PW + (W + 1) * C] = image[h * W * C : (h + 1) * W * C]
             if input_gradient:
@@ -172,7 +172,7 @@ def _backward(C: int, F: int, input_gradient: bool) -> Callable:
                             for q in range(RUN):
                                 dplane[at + q] += g * weights[row + q]
             if input_gradient:
-                target = dx[n].reshape(H * W * C)
+                target = dx[n].reshape(H * W * C)  # (H*W*C,)
                 for h in range(H):
                     target[h * W * C : (h + 1) * W * C] = dplane[(h + 1) * PW + C : (h + 1) * PW + (W + 1) * C]
 
