@@ -176,9 +176,9 @@ def _image_files(folder: Path) -> list[Path]:
 
 
 def _threads(paths: Sequence[str | os.PathLike]) -> int:
-    """One per processor; but one in all for files of few kB, where passing Python's lock on costs more than it wins."""
-    sample = sum(os.path.getsize(path) for path in paths[:100] if os.path.exists(path))  # bytes
-    return min(8, os.cpu_count() or 1) if sample > 100 * 4096 else 1
+    """One per processor, 8 at most; one for files of few kB, where passing Python's lock on costs more than it wins."""
+    sizes = [os.path.getsize(path) for path in paths[:100] if os.path.exists(path)]  # bytes
+    return min(8, os.cpu_count() or 1) if sum(sizes) > 4096 * len(sizes) else 1
 
 
 def _pixels(image: Any, mode: str, size: tuple[int, int], resample: Any) -> np.ndarray:
