@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from minicnn import kernels
+from minicnn.errors import ShapeError
 from minicnn.layers import Conv2D, MaxPooling2D, Node, ReLU
 
 
@@ -41,8 +42,12 @@ class ConvReLUPool:
 
     def backward(self, dy: np.ndarray, input_gradient: bool = True) -> np.ndarray | None:
         """Return dx (N, H, W, C) for dy (N, H/2, W/2, F) and fill the convolution's `grads`."""
+        if dy.shape != self.argmax.shape:
+            raise ShapeError(
+                f"backward expects dy of the last output's shape, {self.argmax.shape}. Received: {dy.shape}"
+            )
         dx, dw, db = kernels.room(dy).conv2d_relu_maxpool2d_backward(
-            dy, self.argmax, self.x, self.conv.params["kernel"], input_gradient
+            dy.astype(self.conv.dtype, copy=False), self.argmax, self.x, self.conv.params["kernel"], input_gradient
         )
         self.conv.grads["kernel"] = dw
         if "bias" in self.conv.params:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 import minicnn
 from minicnn import fusion, layers
 from minicnn.baseline import model_s
+from minicnn.errors import ShapeError
 from minicnn.gradcheck import check_model, tie_free
 from minicnn.kernels import cpu, reference
 
@@ -122,3 +123,15 @@ def test_a_convolution_that_others_read_too_is_not_fused():
     y = layers.Add()([layers.Flatten()(layers.MaxPooling2D(2)(x)), layers.Dense(8)(layers.Flatten()(x))])
     model = minicnn.Model(inputs, y)
     assert len(fusion.plan(model._nodes)) == len(model.layers)
+
+
+def test_a_wrong_gradient_for_a_fused_stage_is_refused():
+    inputs = minicnn.Input((4, 4, 8))
+    model = minicnn.Model(
+        inputs, layers.MaxPooling2D(2)(layers.Conv2D(5, 3, padding="same", activation="relu")(inputs))
+    )
+    y = model.forward(np.ones((3, 4, 4, 8), np.float32))
+    with pytest.raises(ShapeError, match="backward expects dy"):
+        model.backward(np.ones((2, 2, 2, 5), np.float32))
+    model.backward(np.ones(y.shape))  # float64, which the layer's own type takes the place of
+    assert {g.dtype for g in model.gradients()} == {np.dtype("float32")}
