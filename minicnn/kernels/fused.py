@@ -1,19 +1,26 @@
 """Convolution 3x3 "same" + bias + ReLU + max-pooling 2x2 in one pass over each image, for the CPU room.
 
-Neither the column matrix nor the full-size activation is ever stored. Forward, one pooled output at a time: the 4x4
-patch of input under a pooling window holds all that its four outputs need,
+Neither the column matrix nor the full-size activation is ever stored. Forward computes two neighbouring pooling windows
+at a time, each with its four outputs, from the 4x6 patch of input under them:
 
-    patch  a0 a1 a2 a3      window  0 1     output 0 = a0*w0 + a1*w1 + a2*w2 + b0*w3 + ... + c2*w8
-           b0 b1 b2 b3              2 3     output 1 = a1*w0 + a2*w1 + a3*w2 + b1*w3 + ... + c3*w8
-           c0 c1 c2 c3                      output 2 = b0*w0 + ...
-           d0 d1 d2 d3                      output 3 = b1*w0 + ...
+    patch  a0 a1 a2 a3 a4 a5      windows  0 1 | 4 5     output 0 = a0*w0 + a1*w1 + a2*w2 + b0*w3 + ... + c2*w8
+           b0 b1 b2 b3 b4 b5               2 3 | 6 7     output 1 = a1*w0 + a2*w1 + a3*w2 + b1*w3 + ... + c3*w8
+           c0 c1 c2 c3 c4 c5                             output 2 = b0*w0 + b1*w1 + b2*w2 + c0*w3 + ... + d2*w8
+           d0 d1 d2 d3 d4 d5                             output 4 = a2*w0 + ...
 
-so 16 inputs and 9 weights make 36 products, for many filters at once. What stays is the maximum, if it is positive,
-and which of the four it was; 4 says that ReLU held it at 0. Backward visits the winners alone: everywhere else the
-gradient is exactly zero. A winner adds dy * patch to dw and dy * w to dx, in three runs of 3*C numbers.
+so 24 inputs and 9 weights make 72 products, for LANES filters at once: the 8 sums are 8 vectors that stay in registers
+while c runs over the channels. What is stored is the maximum of each window, if it is positive, and which of its four
+outputs it was; 4 says that ReLU held it at 0.
 
-C and F are constants of the compiled code: only then does LLVM know that the four sums do not overlap in memory, and
-computes with whole vectors of filters.
+Backward visits the winners alone: everywhere else the gradient is exactly zero. With `at` the corner of a winner's 3x3
+patch, for each filter f
+
+    dw[f] += dy * patch(at)        three runs of 3*C numbers, one a line of the patch; the sums stay in registers
+    dx's patch(at) += dy * w[f]    the same runs, the other way
+
+Each image is first copied to a plane with a border of zeros, so that no patch needs a condition. C and F are constants
+of the compiled code: with them LLVM knows how many vectors a run has. All indices are unsigned, since a signed one
+costs a check for wrap-around.
 """
 
 import functools
@@ -22,7 +29,7 @@ from collections.abc import Callable
 import numpy as np
 
 from minicnn.kernels import threads
-from minicnn.kernels.compiler import jit
+from minicnn.kernels.compiler import LANES, jit_apart
 
 DEAD = 4  # in argmax: no gradient, since the maximum was not positive
 
@@ -34,17 +41,26 @@ def conv2d_relu_maxpool2d(x: np.ndarray, w: np.ndarray, b: np.ndarray) -> tuple[
     """
     N, H, W, C = x.shape
     F = w.shape[3]
-    x, b = np.ascontiguousarray(x), np.ascontiguousarray(b)
-    weights = np.ascontiguousarray(w.reshape(9, C, F).transpose(1, 0, 2)).reshape(-1)  # (C, 9, F) -> (C*9*F,)
+    groups = -(-F // LANES)  # of filters; the last is filled up with zeros
+    weights = threads.aligned((groups, C, 9, LANES), x.dtype)
+    bias = threads.aligned((groups, LANES), x.dtype)
+    for g in range(groups):
+        part = w[..., g * LANES : (g + 1) * LANES]  # (3, 3, C, up to LANES)
+        weights[g, :, :, : part.shape[3]] = part.reshape(9, C, -1).swapaxes(0, 1)  # (C, 9, up to LANES)
+        bias[g, : part.shape[3]] = b[g * LANES : (g + 1) * LANES]
     y = np.empty((N, H // 2, W // 2, F), x.dtype)
     argmax = np.empty(y.shape, np.uint8)
+    arrays = [np.ascontiguousarray(x), weights, bias, y, argmax]
+    flat = [array.reshape(-1) for array in arrays]  # (size,) each
     kernel, blocks = _forward(C, F), threads.blocks(N)
 
-    def task(i: int) -> None:
-        part = slice(*blocks[i])
-        kernel(x[part], weights, b, y[part], argmax[part])
+    def scratch() -> tuple:
+        return threads.aligned(((H + 2) * (W + 4) * C,), x.dtype), threads.aligned((8 * LANES,), x.dtype)
 
-    threads.run(task, len(blocks))
+    def task(i: int, plane: np.ndarray, sums: np.ndarray) -> None:
+        kernel(*flat, *blocks[i], H, W, plane, sums)
+
+    threads.run(task, len(blocks), scratch)
     return y, argmax
 
 
@@ -52,128 +68,158 @@ def conv2d_relu_maxpool2d_backward(
     dy: np.ndarray, argmax: np.ndarray, x: np.ndarray, w: np.ndarray, input_gradient: bool = True
 ) -> tuple[np.ndarray | None, np.ndarray, np.ndarray]:
     """From dy (N, H/2, W/2, F): dx (N, H, W, C) or None, dw (3, 3, C, F) and db (F,), the sums over all windows."""
-    N, C, F = x.shape[0], x.shape[3], w.shape[3]
-    dy, x = np.ascontiguousarray(dy), np.ascontiguousarray(x)
-    rows = np.ascontiguousarray(w.reshape(9 * C, F).T).reshape(-1)  # (F, 9*C) -> (F*9*C,)
-    dx = np.empty(x.shape if input_gradient else (N, 0, 0, 0), x.dtype)
-    kernel, blocks = _backward(C, F, input_gradient), threads.blocks(N)
-    dws, dbs = np.zeros((len(blocks), F * 9 * C), x.dtype), np.zeros((len(blocks), F), x.dtype)
+    N, H, W, C = x.shape
+    F = w.shape[3]
+    run = -(-3 * C // LANES) * LANES  # 3*C filled up to whole vectors; what is summed there is dropped
+    blocks = threads.blocks(N)
+    weights = threads.aligned((F, 9 * C), x.dtype)
+    weights[:] = w.reshape(9 * C, F).T  # (F, 9*C)
+    dx = np.empty(x.shape if input_gradient else 0, x.dtype)
+    dws, dbs = threads.aligned((len(blocks), F, 3, run), x.dtype), np.zeros((len(blocks), F), x.dtype)
+    flat = [np.ascontiguousarray(array).reshape(-1) for array in (dy, argmax, x, weights, dx)]  # (size,) each
+    kernel = _backward(C, F, input_gradient)
 
-    def task(i: int) -> None:
-        part = slice(*blocks[i])
-        kernel(dy[part], argmax[part], x[part], rows, dx[part], dws[i], dbs[i])
+    def scratch() -> tuple:
+        plane = ((H + 2) * (W + 2) * C + LANES,)  # the last run may be read beyond its end
+        winners = H * W // 4 + 1
+        lists = np.empty(winners, np.uint64), np.empty(winners, x.dtype)
+        return threads.aligned(plane, x.dtype), threads.aligned(plane, x.dtype), *lists
 
-    threads.run(task, len(blocks))
-    dw = dws.sum(axis=0).reshape(F, 9 * C).T.reshape(w.shape)  # (B, F*9*C) -> (F, 9*C) -> (3, 3, C, F)
-    return dx if input_gradient else None, np.ascontiguousarray(dw), dbs.sum(axis=0)
+    def task(i: int, *own: np.ndarray) -> None:
+        kernel(*flat, dws[i].reshape(-1), dbs[i], *blocks[i], H, W, *own)
 
-
-_jit = functools.partial(jit, fastmath={"contract"})  # a product and its sum may be one instruction
+    threads.run(task, len(blocks), scratch)
+    dw = dws.sum(axis=0)[:, :, : 3 * C].reshape(F, 9 * C).T  # (B, F, 3, run) -> (F, 3, 3*C) -> (9*C, F)
+    return dx if input_gradient else None, np.ascontiguousarray(dw).reshape(w.shape), dbs.sum(axis=0)
 
 
 @functools.cache
 def _forward(C: int, F: int) -> Callable:
-    CF, NF = np.uint64(F), np.uint64(9 * F)  # unsigned: a signed index costs a check for wrap-around
+    u64 = np.uint64
+    ONE, TWO, FILTERS = u64(1), u64(2), u64(F)
+    C1, C2, C3, C4, C5 = (u64(C * i) for i in range(1, 6))
+    L1, L2, L3, L4, L5, L6, L7, L8, L9 = (u64(LANES * i) for i in range(1, 10))
+    GROUPS, GROUP = u64(-(-F // LANES)), u64(C * 9 * LANES)
 
-    @_jit
-    def kernel(x, weights, b, y, argmax):
-        N, H, W, _ = x.shape
-        plane = np.zeros((H + 2, (W + 2) * C), x.dtype)  # an image with a border of zeros
-        sums = np.empty(4 * F, x.dtype)
-        zero = x.dtype.type(0)
-        for n in range(N):
-            image = x[n].reshape(H, W * C)  # (H, W*C)
+    @jit_apart
+    def kernel(x, weights, bias, y, argmax, start, stop, height, width, plane, sums):
+        zero, H, W = x.dtype.type(0), u64(height), u64(width)
+        OH, OW, LINE = H // TWO, W // TWO, (W + TWO + TWO) * C1  # room for a second window beside the last
+        for n in range(u64(start), u64(stop)):
             for h in range(H):
-                plane[h + 1, C : (W + 1) * C] = image[h]
-            for i in range(H // 2):
-                p0, p1, p2, p3 = plane[2 * i], plane[2 * i + 1], plane[2 * i + 2], plane[2 * i + 3]
-                for j in range(W // 2):
-                    for o in range(4):
-                        for f in range(CF):
-                            sums[f + o * F] = b[f]
-                    for c in range(C):
-                        q = np.uint64(2 * j * C + c)
-                        a0, a1, a2, a3 = p0[q], p0[q + C], p0[q + 2 * C], p0[q + 3 * C]
-                        b0, b1, b2, b3 = p1[q], p1[q + C], p1[q + 2 * C], p1[q + 3 * C]
-                        c0, c1, c2, c3 = p2[q], p2[q + C], p2[q + 2 * C], p2[q + 3 * C]
-                        d0, d1, d2, d3 = p3[q], p3[q + C], p3[q + 2 * C], p3[q + 3 * C]
-                        at = np.uint64(c) * NF
-                        for f in range(CF):
-                            k = at + f
-                            w0, w1, w2 = weights[k], weights[k + F], weights[k + 2 * F]
-                            w3, w4, w5 = weights[k + 3 * F], weights[k + 4 * F], weights[k + 5 * F]
-                            w6, w7, w8 = weights[k + 6 * F], weights[k + 7 * F], weights[k + 8 * F]
-                            sums[f] += (
-                                a0 * w0 + a1 * w1 + a2 * w2 + b0 * w3 + b1 * w4 + b2 * w5 + c0 * w6 + c1 * w7 + c2 * w8
-                            )
-                            sums[f + F] += (
-                                a1 * w0 + a2 * w1 + a3 * w2 + b1 * w3 + b2 * w4 + b3 * w5 + c1 * w6 + c2 * w7 + c3 * w8
-                            )
-                            sums[f + 2 * F] += (
-                                b0 * w0 + b1 * w1 + b2 * w2 + c0 * w3 + c1 * w4 + c2 * w5 + d0 * w6 + d1 * w7 + d2 * w8
-                            )
-                            sums[f + 3 * F] += (
-                                b1 * w0 + b2 * w1 + b3 * w2 + c1 * w3 + c2 * w4 + c3 * w5 + d1 * w6 + d2 * w7 + d3 * w8
-                            )
-                    out, place = y[n, i, j], argmax[n, i, j]
-                    for f in range(CF):
-                        best, winner = sums[f], np.uint8(0)
-                        for o in range(1, 4):
-                            value = sums[f + o * F]
-                            wins = value > best or value != value
-                            best = value if wins else best
-                            winner = np.uint8(o) if wins else winner
-                        out[f] = zero if best < zero else best
-                        place[f] = winner if best > zero else np.uint8(DEAD)
+                at, to = (n * H + h) * W * C1, (h + ONE) * LINE + C1
+                for q in range(W * C1):
+                    plane[to + q] = x[at + q]
+            for group in range(GROUPS):
+                for i in range(OH):
+                    for j in range(u64(0), OW, TWO):
+                        for o in range(u64(8)):
+                            for f in range(L1):
+                                sums[o * L1 + f] = bias[group * L1 + f]
+                        for c in range(C1):
+                            q = TWO * (i * LINE + j * C1) + c
+                            a0, a1, a2 = plane[q], plane[q + C1], plane[q + C2]
+                            a3, a4, a5 = plane[q + C3], plane[q + C4], plane[q + C5]
+                            q += LINE
+                            b0, b1, b2 = plane[q], plane[q + C1], plane[q + C2]
+                            b3, b4, b5 = plane[q + C3], plane[q + C4], plane[q + C5]
+                            q += LINE
+                            c0, c1, c2 = plane[q], plane[q + C1], plane[q + C2]
+                            c3, c4, c5 = plane[q + C3], plane[q + C4], plane[q + C5]
+                            q += LINE
+                            d0, d1, d2 = plane[q], plane[q + C1], plane[q + C2]
+                            d3, d4, d5 = plane[q + C3], plane[q + C4], plane[q + C5]
+                            for f in range(L1):
+                                k = group * GROUP + c * L9 + f
+                                w0, w1, w2 = weights[k], weights[k + L1], weights[k + L2]
+                                w3, w4, w5 = weights[k + L3], weights[k + L4], weights[k + L5]
+                                w6, w7, w8 = weights[k + L6], weights[k + L7], weights[k + L8]
+                                # fmt: off
+                                s = sums[f] + a0 * w0 + a1 * w1 + a2 * w2
+                                sums[f] = s + b0 * w3 + b1 * w4 + b2 * w5 + c0 * w6 + c1 * w7 + c2 * w8
+                                s = sums[f + L1] + a1 * w0 + a2 * w1 + a3 * w2
+                                sums[f + L1] = s + b1 * w3 + b2 * w4 + b3 * w5 + c1 * w6 + c2 * w7 + c3 * w8
+                                s = sums[f + L2] + b0 * w0 + b1 * w1 + b2 * w2
+                                sums[f + L2] = s + c0 * w3 + c1 * w4 + c2 * w5 + d0 * w6 + d1 * w7 + d2 * w8
+                                s = sums[f + L3] + b1 * w0 + b2 * w1 + b3 * w2
+                                sums[f + L3] = s + c1 * w3 + c2 * w4 + c3 * w5 + d1 * w6 + d2 * w7 + d3 * w8
+                                s = sums[f + L4] + a2 * w0 + a3 * w1 + a4 * w2
+                                sums[f + L4] = s + b2 * w3 + b3 * w4 + b4 * w5 + c2 * w6 + c3 * w7 + c4 * w8
+                                s = sums[f + L5] + a3 * w0 + a4 * w1 + a5 * w2
+                                sums[f + L5] = s + b3 * w3 + b4 * w4 + b5 * w5 + c3 * w6 + c4 * w7 + c5 * w8
+                                s = sums[f + L6] + b2 * w0 + b3 * w1 + b4 * w2
+                                sums[f + L6] = s + c2 * w3 + c3 * w4 + c4 * w5 + d2 * w6 + d3 * w7 + d4 * w8
+                                s = sums[f + L7] + b3 * w0 + b4 * w1 + b5 * w2
+                                sums[f + L7] = s + c3 * w3 + c4 * w4 + c5 * w5 + d3 * w6 + d4 * w7 + d5 * w8
+                                # fmt: on
+                        for window in range(min(TWO, OW - j)):
+                            to = ((n * OH + i) * OW + j + window) * FILTERS + group * L1
+                            for f in range(min(L1, FILTERS - group * L1)):
+                                best, winner = sums[window * L4 + f], np.uint8(0)
+                                for o in range(1, 4):
+                                    value = sums[window * L4 + u64(o) * L1 + f]
+                                    wins = value > best or value != value
+                                    best = value if wins else best
+                                    winner = np.uint8(o) if wins else winner
+                                y[to + f] = zero if best < zero else best
+                                argmax[to + f] = winner if best > zero else np.uint8(DEAD)
 
     return kernel
 
 
 @functools.cache
 def _backward(C: int, F: int, input_gradient: bool) -> Callable:
-    RUN = np.uint64(3 * C)
+    u64 = np.uint64
+    ONE, TWO, CHANNELS, FILTERS = u64(1), u64(2), u64(C), u64(F)
+    R1, R2, R3 = (u64(3 * C * i) for i in range(1, 4))
+    P1, P2, P3 = (u64(-(-3 * C // LANES) * LANES * i) for i in range(1, 4))
 
-    @_jit
-    def kernel(dy, argmax, x, rows, dx, dw, db):
-        N, H, W, _ = x.shape
-        OH, OW = H // 2, W // 2
-        PW = (W + 2) * C
-        LINE = np.uint64(PW)
-        plane = np.zeros((H + 2) * PW, x.dtype)
-        dplane = np.zeros((H + 2) * PW, x.dtype)
-        corners, gradients = np.empty(OH * OW, np.uint64), np.empty(OH * OW, x.dtype)
-        for n in range(N):
-            image = x[n].reshape(H * W * C)  # (H*W*C,)
+    @jit_apart
+    def kernel(dy, argmax, x, weights, dx, dw, db, start, stop, height, width, plane, dplane, corners, gradients):
+        zero, H, W = x.dtype.type(0), u64(height), u64(width)
+        OH, OW, LINE = H // TWO, W // TWO, (W + TWO) * CHANNELS
+        for n in range(u64(start), u64(stop)):
             for h in range(H):
-                plane[(h + 1) * PW + C : (h + 1) * PW + (W + 1) * C] = image[h * W * C : (h + 1) * W * C]
+                at, to = (n * H + h) * W * CHANNELS, (h + ONE) * LINE + CHANNELS
+                for q in range(W * CHANNELS):
+                    plane[to + q] = x[at + q]
             if input_gradient:
-                dplane[:] = 0
-            for f in range(F):
-                alive = 0  # list the winners first, so that the sums below are free of conditions
+                for q in range((H + TWO) * LINE):
+                    dplane[q] = zero
+            for f in range(FILTERS):
+                alive = u64(0)  # list the winners first, so that the sums below are free of conditions
+                k = n * OH * OW * FILTERS + f
                 for i in range(OH):
                     for j in range(OW):
-                        k = np.int64(argmax[n, i, j, f])
-                        corners[alive] = np.uint64((2 * i + k // 2) * PW + (2 * j + k % 2) * C)  # its 3x3 patch begins
-                        gradients[alive] = dy[n, i, j, f]
-                        alive += k != DEAD
-                own, weights = dw[f * 9 * C : (f + 1) * 9 * C], rows[f * 9 * C : (f + 1) * 9 * C]
+                        o = u64(argmax[k])
+                        corners[alive] = (TWO * i + (o >> ONE)) * LINE + (TWO * j + (o & ONE)) * CHANNELS
+                        gradients[alive] = dy[k]
+                        alive += u64(o != u64(DEAD))
+                        k += FILTERS
+                total, own, row = db[f], f * P3, f * R3
                 for live in range(alive):
                     at, g = corners[live], gradients[live]
-                    db[f] += g
-                    for q in range(RUN):
-                        own[q] += g * plane[at + q]
-                        own[q + 3 * C] += g * plane[at + LINE + q]
-                        own[q + 6 * C] += g * plane[at + LINE + LINE + q]
+                    total += g
+                    for q in range(P1):
+                        dw[own + q] += g * plane[at + q]
+                    for q in range(P1):
+                        dw[own + P1 + q] += g * plane[at + LINE + q]
+                    for q in range(P1):
+                        dw[own + P2 + q] += g * plane[at + LINE + LINE + q]
+                db[f] = total
                 if input_gradient:
                     for live in range(alive):
-                        g = gradients[live]
-                        for u in range(3):
-                            at, row = corners[live] + np.uint64(u) * LINE, np.uint64(u) * RUN
-                            for q in range(RUN):
-                                dplane[at + q] += g * weights[row + q]
+                        at, g = corners[live], gradients[live]
+                        for q in range(R1):
+                            dplane[at + q] += g * weights[row + q]
+                        for q in range(R1):
+                            dplane[at + LINE + q] += g * weights[row + R1 + q]
+                        for q in range(R1):
+                            dplane[at + LINE + LINE + q] += g * weights[row + R2 + q]
             if input_gradient:
-                target = dx[n].reshape(H * W * C)  # (H*W*C,)
                 for h in range(H):
-                    target[h * W * C : (h + 1) * W * C] = dplane[(h + 1) * PW + C : (h + 1) * PW + (W + 1) * C]
+                    at, to = (h + ONE) * LINE + CHANNELS, (n * H + h) * W * CHANNELS
+                    for q in range(W * CHANNELS):
+                        dx[to + q] = dplane[at + q]
 
     return kernel
