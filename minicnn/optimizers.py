@@ -67,8 +67,9 @@ class SGD:
             self.velocities = [np.zeros(w.shape, w.dtype) for w in weights]
         if [v.shape for v in self.velocities] != [w.shape for w in weights]:
             raise StateError("this optimizer keeps the velocities of another model. Make a new one for each model.")
-        for w, dw, velocity in zip(weights, gradients, self.velocities, strict=True):
-            kernels.room(w).sgd_step(w, dw, velocity, self.learning_rate, self.momentum, self.nesterov)
+        if weights:
+            room = kernels.room(weights[0])
+            room.sgd_step(weights, gradients, self.velocities, self.learning_rate, self.momentum, self.nesterov)
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments that build an equal optimizer, as plain JSON values."""

@@ -110,12 +110,15 @@ def test_dense_relu_and_sgd_are_the_plain_loops(seed, dtype, N, In, Out):
         same(a, b_)
     assert cpu.dense_backward(dy, x, w, input_gradient=False)[0] is None
     same(cpu.relu(y), reference.relu(y))
+    same(cpu.relu(y.copy(), in_place=True), reference.relu(y.copy(), in_place=True))
+    for numbers in (y, np.arange(256, dtype=np.uint8)):
+        same(*(room.rescale(numbers, 1 / 255, -0.5, dtype) for room in (cpu, reference)))
     same(cpu.relu_backward(dy, y), reference.relu_backward(dy, y))
     for nesterov in (False, True):
         results = []
         for room in (cpu, reference):
             weights, velocity = w.copy(), np.ones_like(w)
-            room.sgd_step(weights, w, velocity, 0.25, 0.5, nesterov)  # exact in binary
+            room.sgd_step([weights], [w], [velocity], 0.25, 0.5, nesterov)  # exact in binary
             results.append((weights, velocity))
         same(results[0][0], results[1][0])
         same(results[0][1], results[1][1])
@@ -168,7 +171,7 @@ def test_float64_is_computed_in_float64(room):
     assert room.conv2d_backward(x, x, w, *one)[1].item() == (1 + 2.0**-40) ** 2
     assert room.dense(x[0, 0], w[0, 0], np.zeros(1)).item() == 1 + 2.0**-40
     weights, velocity = np.ones(1), np.zeros(1)
-    room.sgd_step(weights, np.ones(1), velocity, 2.0**-40, 0.9, False)
+    room.sgd_step([weights], [np.ones(1)], [velocity], 2.0**-40, 0.9, False)
     assert weights.item() == 1 - 2.0**-40
 
 
@@ -308,9 +311,9 @@ def test_softmax_and_its_loss_at_the_edges(room):
 @ROOMS
 def test_sgd_by_hand(room):
     w, velocity = np.array([1.0]), np.array([0.5])
-    room.sgd_step(w, np.array([2.0]), velocity, 0.25, 0.5, False)
+    room.sgd_step([w], [np.array([2.0])], [velocity], 0.25, 0.5, False)
     assert (velocity.item(), w.item()) == (0.5 * 0.5 - 0.25 * 2, 1 - 0.25)
-    room.sgd_step(w, np.array([2.0]), velocity, 0.25, 0.5, True)  # velocity -0.625, step 0.5 * -0.625 - 0.5
+    room.sgd_step([w], [np.array([2.0])], [velocity], 0.25, 0.5, True)  # velocity -0.625, step 0.5 * -0.625 - 0.5
     assert (velocity.item(), w.item()) == (-0.625, 0.75 - 0.8125)
 
 

@@ -6,16 +6,20 @@ turns every window of its input into a row of `cols` (im2col), so that it become
     y (N*OH*OW, F) = cols (N*OH*OW, KH*KW*C) @ w (KH*KW*C, F) + b (F,)
 
 `cols` would be KH*KW times as large as x, so it is made and used in tiles of a few output lines that stay in cache.
+3x3 kernels with stride 1 do without it (`direct`), and with ReLU and pooling behind them they are one stage (`fused`).
 """
+
+from collections.abc import Sequence
 
 import numpy as np
 
-from minicnn.kernels import threads
+from minicnn.kernels import buffers, direct, threads
 from minicnn.kernels.compiler import jit
 from minicnn.kernels.fused import conv2d_relu_maxpool2d, conv2d_relu_maxpool2d_backward  # noqa: F401 - doors too
 
 Pair = tuple[int, int]
 Pads = tuple[Pair, Pair]
+Arrays = Sequence[np.ndarray]
 
 TILE_ROWS = 512  # rows of cols in one matrix product: at 288 columns of float32, 590 KB
 CHUNK = 1 << 16  # elements of an element-wise operation that one task takes
@@ -24,7 +28,7 @@ CHUNK = 1 << 16  # elements of an element-wise operation that one task takes
 def im2col(x: np.ndarray, kernel_size: Pair, strides: Pair, pads: Pads) -> np.ndarray:
     """Lay every window of x (N, H, W, C) out as a row: cols (N*OH*OW, KH*KW*C), zeros where it meets the padding."""
     OH, OW = _output_size(x.shape, kernel_size, strides, pads)
-    cols = np.empty((x.shape[0] * OH * OW, kernel_size[0] * kernel_size[1] * x.shape[3]), x.dtype)
+    cols = buffers.empty((x.shape[0] * OH * OW, kernel_size[0] * kernel_size[1] * x.shape[3]), x.dtype)
     _im2col(x, cols, 0, x.shape[0] * OH, OH, OW, kernel_size, strides, pads)
     return cols  # (N*OH*OW, KH*KW*C)
 
@@ -32,18 +36,20 @@ def im2col(x: np.ndarray, kernel_size: Pair, strides: Pair, pads: Pads) -> np.nd
 def col2im(cols: np.ndarray, x_shape: tuple, kernel_size: Pair, strides: Pair, pads: Pads) -> np.ndarray:
     """Add every row of cols (N*OH*OW, KH*KW*C) back to where im2col read it: x (N, H, W, C), im2col's transpose."""
     OH, OW = _output_size(x_shape, kernel_size, strides, pads)
-    x = np.zeros(x_shape, cols.dtype)
+    x = buffers.zeros(x_shape, cols.dtype)
     _col2im(cols, x, 0, x_shape[0] * OH, OH, OW, kernel_size, strides, pads)
     return x  # (N, H, W, C)
 
 
 def conv2d(x: np.ndarray, w: np.ndarray, b: np.ndarray, strides: Pair, pads: Pads) -> np.ndarray:
     """Correlate x (N, H, W, C) with w (KH, KW, C, F) and add b (F,): y (N, OH, OW, F)."""
+    if _is_direct(w, strides, pads):
+        return direct.conv2d(x, w, b, pads)[0]
     KH, KW, C, F = w.shape
     OH, OW = _output_size(x.shape, (KH, KW), strides, pads)
     x = np.ascontiguousarray(x)
     matrix = w.reshape(KH * KW * C, F)  # (KH*KW*C, F)
-    y = np.empty((x.shape[0], OH, OW, F), x.dtype)
+    y = buffers.empty((x.shape[0], OH, OW, F), x.dtype)
     blocks = threads.blocks(x.shape[0])
 
     def task(i: int) -> None:
@@ -58,12 +64,14 @@ def conv2d_backward(
     dy: np.ndarray, x: np.ndarray, w: np.ndarray, strides: Pair, pads: Pads, input_gradient: bool = True
 ) -> tuple[np.ndarray | None, np.ndarray, np.ndarray]:
     """From dy (N, OH, OW, F): dx (N, H, W, C) or None, dw (KH, KW, C, F) and db (F,), the sums over all windows."""
+    if _is_direct(w, strides, pads) and _output_size(x.shape, (3, 3), strides, pads) == dy.shape[1:3]:
+        return direct.conv2d_backward(dy, x, w, pads, input_gradient)
     KH, KW, C, F = w.shape
     x, dy = np.ascontiguousarray(x), np.ascontiguousarray(dy)
     matrix = w.reshape(KH * KW * C, F)  # (KH*KW*C, F)
-    dx = np.zeros(x.shape if input_gradient else (x.shape[0], 0, 0, 0), x.dtype)
+    dx = buffers.zeros(x.shape if input_gradient else (x.shape[0], 0, 0, 0), x.dtype)
     blocks = threads.blocks(x.shape[0])
-    dws = np.zeros((len(blocks), KH * KW * C, F), x.dtype)
+    dws = buffers.zeros((len(blocks), KH * KW * C, F), x.dtype)
     dbs = np.zeros((len(blocks), F), x.dtype)
 
     def task(i: int) -> None:
@@ -84,8 +92,8 @@ def maxpool2d(x: np.ndarray, pool_size: Pair, strides: Pair, pads: Pads) -> tupl
     """
     OH, OW = _output_size(x.shape, pool_size, strides, pads)
     x = np.ascontiguousarray(x)
-    y = np.empty((x.shape[0], OH, OW, x.shape[3]), x.dtype)
-    argmax = np.empty(y.shape, np.int32)
+    y = buffers.empty((x.shape[0], OH, OW, x.shape[3]), x.dtype)
+    argmax = buffers.empty(y.shape, np.int32)
     blocks = threads.blocks(x.shape[0])
 
     def task(i: int) -> None:
@@ -101,7 +109,7 @@ def maxpool2d_backward(
 ) -> np.ndarray:
     """Send each dy (N, OH, OW, C) to the place of its maximum and add where windows overlap: dx (N, H, W, C)."""
     dy = np.ascontiguousarray(dy)
-    dx = np.zeros(x_shape, dy.dtype)
+    dx = buffers.zeros(x_shape, dy.dtype)
     blocks = threads.blocks(dy.shape[0])
 
     def task(i: int) -> None:
@@ -115,7 +123,7 @@ def maxpool2d_backward(
 def dense(x: np.ndarray, w: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Return y (N, Out) = x (N, In) @ w (In, Out) + b (Out,)."""
     with threads.single_threaded_blas():
-        y = x @ w  # (N, In) @ (In, Out) -> (N, Out)
+        y = np.matmul(x, w, out=buffers.empty((len(x), w.shape[1]), x.dtype))  # (N, In) @ (In, Out) -> (N, Out)
     y += b
     return y
 
@@ -125,21 +133,30 @@ def dense_backward(
 ) -> tuple[np.ndarray | None, np.ndarray, np.ndarray]:
     """From dy (N, Out): dx (N, In) or None, dw (In, Out) and db (Out,), the sums over the batch."""
     with threads.single_threaded_blas():
-        dw = x.T @ dy  # (In, N) @ (N, Out) -> (In, Out)
-        dx = dy @ w.T if input_gradient else None  # (N, Out) @ (Out, In) -> (N, In)
+        dw = np.matmul(x.T, dy, out=buffers.empty(w.shape, w.dtype))  # (In, N) @ (N, Out) -> (In, Out)
+        dx = None
+        if input_gradient:
+            dx = np.matmul(dy, w.T, out=buffers.empty(x.shape, x.dtype))  # (N, Out) @ (Out, In) -> (N, In)
     return dx, dw, dy.sum(axis=0)
 
 
-def relu(x: np.ndarray) -> np.ndarray:
+def rescale(x: np.ndarray, scale: float, offset: float, dtype: str) -> np.ndarray:
+    """Return x * scale + offset, computed in `dtype`, a float type, for x of any numbers."""
+    y = buffers.empty(x.shape, dtype)
+    _elementwise(_rescale, x, y, y.dtype.type(scale), y.dtype.type(offset))
+    return y
+
+
+def relu(x: np.ndarray, in_place: bool = False) -> np.ndarray:
     """Return max(x, 0) element by element; a NaN stays a NaN."""
-    y = np.empty(x.shape, x.dtype)
+    y = x if in_place and x.flags.c_contiguous else buffers.empty(x.shape, x.dtype)
     _elementwise(_relu, x, y)
     return y
 
 
 def relu_backward(dy: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Return dy where y > 0, else 0: at 0 itself the gradient is 0."""
-    dx = np.empty(dy.shape, dy.dtype)
+    dx = buffers.empty(dy.shape, dy.dtype)
     _elementwise(_relu_backward, dy, y, dx)
     return dx
 
@@ -170,15 +187,23 @@ def softmax_crossentropy(z: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray,
 
 
 def sgd_step(
-    w: np.ndarray, dw: np.ndarray, velocity: np.ndarray, learning_rate: float, momentum: float, nesterov: bool
+    ws: Arrays, dws: Arrays, velocities: Arrays, learning_rate: float, momentum: float, nesterov: bool
 ) -> None:
     """In place: velocity = momentum * velocity - lr * dw; w += velocity (Nesterov: momentum * velocity - lr * dw)."""
-    number = w.dtype.type  # in the weights' own precision
-    rate, momentum = number(learning_rate), number(momentum)
-    own = np.ascontiguousarray(w)  # w itself, unless somebody put an array in another memory order into the layer
-    _sgd_step(own.reshape(-1), np.ascontiguousarray(dw).reshape(-1), velocity.reshape(-1), rate, momentum, nesterov)
-    if own is not w:
-        w[...] = own
+    own = [np.ascontiguousarray(w) for w in ws]  # w itself, unless somebody put it into the layer in another order
+    for number in {w.dtype.type for w in ws}:  # in the weights' own precision, which is one, as a rule
+        flat = [
+            tuple(np.ascontiguousarray(a).reshape(-1) for a, w in zip(arrays, ws, strict=True) if w.dtype == number)
+            for arrays in (own, dws, velocities)
+        ]
+        _sgd_step(*flat, number(learning_rate), number(momentum), nesterov)
+    for w, copy in zip(ws, own, strict=True):
+        if w is not copy:
+            w[...] = copy
+
+
+def _is_direct(w: np.ndarray, strides: Pair, pads: Pads) -> bool:
+    return w.shape[:2] == (3, 3) and tuple(strides) == (1, 1) and max(max(pads)) <= 2
 
 
 def _output_size(x_shape: tuple, kernel_size: Pair, strides: Pair, pads: Pads) -> Pair:
@@ -186,14 +211,15 @@ def _output_size(x_shape: tuple, kernel_size: Pair, strides: Pair, pads: Pads) -
     return OH, OW
 
 
-def _elementwise(kernel, *arrays: np.ndarray) -> None:
-    flat = [np.ascontiguousarray(array).reshape(-1) for array in arrays]  # (size,) each
-    size = flat[0].size
+def _elementwise(kernel, x: np.ndarray, *others) -> None:
+    """Call the kernel on parts of x and of other arrays of its shape; numbers among them are passed as they are."""
+    arguments = [np.ascontiguousarray(a).reshape(-1) if isinstance(a, np.ndarray) else a for a in (x, *others)]
 
     def task(i: int) -> None:
-        kernel(*[array[i * CHUNK : (i + 1) * CHUNK] for array in flat])
+        part = slice(i * CHUNK, (i + 1) * CHUNK)
+        kernel(*[a[part] if isinstance(a, np.ndarray) else a for a in arguments])
 
-    threads.run(task, -(-size // CHUNK))
+    threads.run(task, -(-x.size // CHUNK))
 
 
 @jit
@@ -335,6 +361,12 @@ def _maxpool2d_backward(dy, argmax, dx, pool_size, strides, pads):
 
 
 @jit
+def _rescale(x, y, scale, offset):
+    for i in range(x.size):
+        y[i] = y.dtype.type(x[i]) * scale + offset
+
+
+@jit
 def _relu(x, y):
     zero = x.dtype.type(0)  # a plain 0 would make every element a float64
     for i in range(x.size):
@@ -349,8 +381,10 @@ def _relu_backward(dy, y, dx):
 
 
 @jit
-def _sgd_step(w, dw, velocity, learning_rate, momentum, nesterov):
-    for i in range(w.size):
-        step = learning_rate * dw[i]
-        velocity[i] = momentum * velocity[i] - step
-        w[i] += momentum * velocity[i] - step if nesterov else velocity[i]
+def _sgd_step(ws, dws, velocities, learning_rate, momentum, nesterov):
+    for k in range(len(ws)):
+        w, dw, velocity = ws[k], dws[k], velocities[k]
+        for i in range(w.size):
+            step = learning_rate * dw[i]
+            velocity[i] = momentum * velocity[i] - step
+            w[i] += momentum * velocity[i] - step if nesterov else velocity[i]

@@ -5,12 +5,13 @@ A gradient re-reads it: fix one input, weight or bias, and collect every term in
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 Pair = tuple[int, int]
 Pads = tuple[Pair, Pair]
+Arrays = Sequence[np.ndarray]
 
 
 def im2col(x: np.ndarray, kernel_size: Pair, strides: Pair, pads: Pads) -> np.ndarray:
@@ -128,9 +129,17 @@ def dense_backward(
     return dx if input_gradient else None, dw, db
 
 
-def relu(x: np.ndarray) -> np.ndarray:
+def rescale(x: np.ndarray, scale: float, offset: float, dtype: str) -> np.ndarray:
+    """Return x * scale + offset, computed in `dtype`, a float type, for x of any numbers."""
+    y = np.zeros(x.shape, dtype)
+    for at in np.ndindex(x.shape):
+        y[at] = y.dtype.type(x[at]) * y.dtype.type(scale) + y.dtype.type(offset)
+    return y
+
+
+def relu(x: np.ndarray, in_place: bool = False) -> np.ndarray:
     """Return max(x, 0) element by element; a NaN stays a NaN."""
-    y = np.zeros_like(x)
+    y = x if in_place else np.zeros_like(x)
     for at in np.ndindex(x.shape):
         y[at] = 0 if x[at] < 0 else x[at]
     return y
@@ -177,12 +186,13 @@ def softmax_crossentropy(z: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray,
 
 
 def sgd_step(
-    w: np.ndarray, dw: np.ndarray, velocity: np.ndarray, learning_rate: float, momentum: float, nesterov: bool
+    ws: Arrays, dws: Arrays, velocities: Arrays, learning_rate: float, momentum: float, nesterov: bool
 ) -> None:
     """In place: velocity = momentum * velocity - lr * dw; w += velocity (Nesterov: momentum * velocity - lr * dw)."""
-    for at in np.ndindex(w.shape):
-        velocity[at] = momentum * velocity[at] - learning_rate * dw[at]
-        w[at] += momentum * velocity[at] - learning_rate * dw[at] if nesterov else velocity[at]
+    for w, dw, velocity in zip(ws, dws, velocities, strict=True):
+        for at in np.ndindex(w.shape):
+            velocity[at] = momentum * velocity[at] - learning_rate * dw[at]
+            w[at] += momentum * velocity[at] - learning_rate * dw[at] if nesterov else velocity[at]
 
 
 def _output_size(x_shape: tuple, kernel_size: Pair, strides: Pair, pads: Pads) -> Pair:

@@ -5,14 +5,11 @@ BLAS is held to one thread meanwhile, since its own threads would cut sums diffe
 """
 
 import itertools
-import math
 import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
-
-import numpy as np
 
 from minicnn.checks import positive_integer
 
@@ -74,18 +71,6 @@ def blocks(N: int) -> list[tuple[int, int]]:
     """
     B = min(-(-N // 8), BLOCKS)
     return [(i * N // B, (i + 1) * N // B) for i in range(B)]
-
-
-def aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """Return zeros that begin at a multiple of 64 bytes: a vector of them is then one line of the cache, not two.
-
-    >>> aligned((2, 3), np.dtype("float32")).shape
-    (2, 3)
-    """
-    size = math.prod(shape)
-    array = np.zeros(size + 64 // dtype.itemsize, dtype)
-    skip = -array.__array_interface__["data"][0] % 64 // dtype.itemsize
-    return array[skip : skip + size].reshape(shape)
 
 
 def run(task: Callable[..., None], count: int, scratch: Callable[[], tuple] = tuple) -> None:

@@ -43,7 +43,7 @@ class ReLU(Layer):
 
     def forward(self, x: np.ndarray, training: bool = False) -> np.ndarray:
         """Return max(x, 0), of x's shape."""
-        y = self.y = kernels.room(x).relu(self.check(x))
+        y = self.y = kernels.room(x).relu(self.check(x), self.in_place)
         return y
 
     def backward(self, dy: np.ndarray) -> np.ndarray:

@@ -67,6 +67,7 @@ class Layer:
     """
 
     merges = False  # True if the layer is called on a list of inputs, as Add is
+    in_place = False  # True if the layer may write to its input: an activation inside another layer
 
     def __init__(self, name: str | None = None) -> None:
         self.name, self.named = name, name is not None
@@ -130,8 +131,8 @@ class Layer:
                 f"{self} was built for inputs of shape {self.input_shape}. Received: {input_shape}. Make a new layer."
             )
 
-    def check(self, x: np.ndarray) -> np.ndarray:
-        """Return the batch x in the layer's float type, or say what is wrong with its shape."""
+    def check(self, x: np.ndarray, cast: bool = True) -> np.ndarray:
+        """Return the batch x, with `cast` in the layer's float type, or say what is wrong with its shape."""
         if self.input_shape is None:
             raise StateError(f"{self} has no shapes yet. Call layer.build(input_shape) first, without the batch axis.")
         if not hasattr(x, "dtype"):
@@ -140,7 +141,7 @@ class Layer:
             expected = ", ".join(["N", *map(str, self.input_shape)])
             raise ShapeError(f"{self} expects an array of shape ({expected}). Received: {x.shape}")
         self.batch = len(x)
-        return x.astype(self.dtype, copy=False)
+        return x.astype(self.dtype, copy=False) if cast else x
 
     def check_gradient(self, dy: np.ndarray) -> np.ndarray:
         """Return dy in the layer's float type, or say why it cannot be the gradient of the last output."""

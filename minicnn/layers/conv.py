@@ -72,6 +72,7 @@ class Conv2D(Layer):
         self.strides = pair(strides, "Conv2D(strides)")
         self.padding = check_padding(padding)
         self.activation = Activation(activation)
+        self.activation.in_place = True  # nobody else sees the sums
         self.use_bias = bool(use_bias)
 
     def build(self, input_shape: Shape) -> "Conv2D":

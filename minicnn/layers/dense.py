@@ -56,6 +56,7 @@ class Dense(Layer):
         super().__init__(name)
         self.units = positive_integer("Dense(units)", units)
         self.activation = Activation(activation)
+        self.activation.in_place = True  # nobody else sees the sums
         self.use_bias = bool(use_bias)
 
     def build(self, input_shape: Shape) -> "Dense":

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from minicnn import kernels
 from minicnn.checks import number
 from minicnn.layers.base import Layer
 
@@ -33,7 +34,7 @@ class Rescaling(Layer):
 
     def forward(self, x: np.ndarray, training: bool = False) -> np.ndarray:
         """Return x * scale + offset, of x's shape."""
-        return self.check(x) * self.scale + self.offset
+        return kernels.room(x).rescale(self.check(x, cast=False), self.scale, self.offset, self.dtype)
 
     def backward(self, dy: np.ndarray) -> np.ndarray:
         """Return dy * scale."""
