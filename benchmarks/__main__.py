@@ -1,117 +1,161 @@
-"""Compare minicnn with PyTorch on this machine: python -m benchmarks [--rounds 9] [--quick] [--json FILE].
+"""Measure minicnn beside PyTorch and Keras on this machine: python -m benchmarks [--quick] [--json FILE] [--plot FILE].
 
-Every program runs in a process of its own; in each round each of them computes for about a third of a second, one after
-the other, so that a machine whose speed drifts slows all of them alike. Quoted are medians over the rounds, and the
-ratio of minicnn to the fastest peer round by round.
+Tables go to the output, and a line for each result, as it comes, to the error stream. Quoted are medians of the rounds
+with half the distance of the quartiles, and minicnn's ratio to PyTorch's fastest mode and to Keras, round by round.
 """
 
 import argparse
 import importlib.util
 import json
-import platform
-import statistics
-import subprocess
 import sys
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.programs import PROGRAMS
+import numpy as np
 
-TASKS = [
-    ("train", "model_s", 16),
-    ("train", "model_s", 64),
-    ("train", "model_s", 256),
-    ("predict", "model_s", 256),
-    ("train", "deeper", 64),
-]
-SECONDS = 0.3  # of one program in one round
+import minicnn
+from benchmarks import tables
+from benchmarks.floors import floors
+from benchmarks.images import photographs
+from benchmarks.machine import machine, versions
+from benchmarks.processes import SECONDS, ProgramError
+from benchmarks.rounds import compare
+from benchmarks.starts import starts
+from benchmarks.tasks import GROWTH, PLAIN, PROGRAMS, SECTIONS, Task
+from benchmarks.whole import whole
+from minicnn.arguments import Parser, at_least
+from minicnn.errors import plain_exit
+from minicnn.files import replacing
 
-
-class Process:
-    """A program that waits to be told how often to repeat its task."""
-
-    def __init__(self, program: str, task: str, network: str, batch_size: int, threads: int) -> None:
-        self.program = program
-        words = [sys.executable, "-m", "benchmarks.programs", program, task, network, str(batch_size), str(threads)]
-        self.process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self.first = self.answer()["first"]
-        self.repetitions = max(1, round(SECONDS / self.measure(3)["wall"]))
-
-    def measure(self, repetitions: int) -> dict[str, float]:
-        """Run the task so often; return seconds of wall and processor a repetition, and the peak of memory in MB."""
-        assert self.process.stdin is not None
-        self.process.stdin.write(f"{repetitions}\n")
-        self.process.stdin.flush()
-        return self.answer()
-
-    def answer(self) -> dict[str, float]:
-        """Return the next line that the process prints."""
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        if not line:
-            raise SystemExit(f"{self.program} ended before it answered. Its error is above.")
-        return json.loads(line)
-
-    def end(self) -> None:
-        """Let the process finish."""
-        self.process.communicate()
-
-
-def compare(programs: list[str], task: str, network: str, batch_size: int, threads: int, rounds: int) -> dict[str, Any]:
-    """Return medians of every program at one task, and the ratios of minicnn to the fastest peer."""
-    processes = [Process(program, task, network, batch_size, threads) for program in programs]
-    figures: dict[str, list[dict[str, float]]] = {program: [] for program in programs}
-    for number in range(rounds):
-        for process in processes if number % 2 == 0 else processes[::-1]:
-            figures[process.program].append(process.measure(process.repetitions))
-    for process in processes:
-        process.end()
-    kind = "cpu" if threads == 1 else "wall"  # one thread is compared by processor time: others may share the core
-    medians = {
-        program: {key: statistics.median(row[key] for row in rows) for key in ("wall", "cpu", "peak")}
-        for program, rows in figures.items()
-    }
-    result = {"task": task, "network": network, "batch_size": batch_size, "threads": threads, "medians": medians}
-    peers = [program for program in programs if program != "minicnn"]
-    if peers:
-        fastest = min(peers, key=lambda program: medians[program][kind])
-        ratios = [a[kind] / b[kind] for a, b in zip(figures["minicnn"], figures[fastest], strict=True)]
-        result |= {"fastest_peer": fastest, "ratio": statistics.median(ratios), "ratios": [min(ratios), max(ratios)]}
-    for process in processes:
-        medians[process.program]["first"] = process.first
-    return result
+ALL = (*SECTIONS, "growth", "start", "floors", "whole")
+SECONDS_TO_START = {"torch compiled": 20, "keras": 8}  # and to warm up; the others take about 4
+CORES = minicnn.get_num_threads()
 
 
 def main() -> None:
-    """Measure, print a table a task, and write everything as JSON."""
-    parser = argparse.ArgumentParser(description="Compare minicnn with PyTorch, where that is installed.")
-    parser.add_argument("--rounds", type=int, default=9, help="times that each program is measured (9)")
-    parser.add_argument("--quick", action="store_true", help="the training step of Model S at batch 64 only")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="where the figures are written")
-    arguments = parser.parse_args()
-    programs = [p for p in PROGRAMS if p == "minicnn" or importlib.util.find_spec("torch")]
-    import minicnn
+    """Measure what is asked for, section by section."""
+    arguments = _arguments()
+    parts = {"torch": "torch", "keras": "tensorflow"}
+    found = {name: importlib.util.find_spec(module) is not None for name, module in parts.items()}
+    programs = [p for p in PROGRAMS if p == "minicnn" or found[p.split()[0]]]
+    results: dict[str, Any] = {"machine": machine(), "versions": versions(), "rounds": arguments.rounds}
+    print(f"{results['machine']['processor']}, {CORES} cores; " + ", ".join(f"{k} {v}" for k, v in versions().items()))
+    clocks = "1 thread: processor time" + f"; {CORES} threads: wall time" * (CORES > 1)
+    print(f"Medians of {arguments.rounds} rounds. {clocks}.", flush=True)
+    for name in (name for name in found if not found[name]):
+        print(f"{parts[name]} is not installed, so it is left out: pip install -e '.[bench]'", file=sys.stderr)
+    minutes = sum(_seconds(section, programs, arguments) for section in arguments.only) / 60
+    _say(
+        f"Minutes that this takes: about {max(1, minutes):.0f}"
+        + " and the whole baseline" * ("whole" in arguments.only)
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        pictures = f"{folder}/photographs.npy"
+        np.save(pictures, photographs())
+        for section in arguments.only:
+            results[section] = _measure(section, programs, arguments, pictures)
+            print(f"\n## {section}\n\n{_table(section, results[section])}", flush=True)
+            if arguments.json:  # each time, so that what was measured is kept if the rest is not
+                with replacing(arguments.json) as temporary:
+                    temporary.write_text(json.dumps(results, indent=1))
+            if arguments.plot:
+                from benchmarks.plot import draw
 
-    machine = f"{platform.processor() or platform.machine()}, {minicnn.get_num_threads()} cores, {platform.system()}"
-    print(f"{machine}; medians of {arguments.rounds} rounds, ms")
-    results = []
-    for task, network, batch_size in TASKS[1:2] if arguments.quick else TASKS:
-        for threads in sorted({1, minicnn.get_num_threads()}):
-            result = compare(programs, task, network, batch_size, threads, arguments.rounds)
-            results.append(result)
-            kind = "cpu" if threads == 1 else "wall"
-            print(f"\n{task} {network}, batch {batch_size}, {threads} thread{'s' * (threads > 1)} ({kind} time)")
-            for program, row in result["medians"].items():
-                more = f"peak {row['peak']:5.0f} MB   first step {row['first']:.1f} s"
-                print(f"  {program:<20} {row[kind] * 1e3:8.2f} ms   {more}")
-            if "ratio" in result:
-                low, high = result["ratios"]
-                print(
-                    f"  minicnn / {result['fastest_peer']}: {result['ratio']:.2f} ({low:.2f} to {high:.2f})", flush=True
-                )
-    if arguments.json:
-        arguments.json.write_text(json.dumps({"machine": machine, "results": results}, indent=1))
+                with replacing(arguments.plot) as temporary:
+                    draw(results, temporary)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = Parser(prog="python -m benchmarks", description="Measure minicnn beside PyTorch and Keras.")
+    parser.add_argument("--rounds", type=at_least(1), default=7, help="times that each program is measured (7)")
+    parser.add_argument("--quick", action="store_true", help="the training step of Model S at batch 64 only")
+    parser.add_argument("--only", metavar="PART,...", help=f"some of {', '.join(ALL)}")
+    parser.add_argument(
+        "--whole", metavar="DATA", help="run the whole baseline, too, on folders train1..train5 and test"
+    )
+    parser.add_argument("--epochs", type=at_least(1), default=30, help="of the whole baseline, at most (30)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="where the figures are written")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="where the picture is written (.png, .svg, .pdf)")
+    arguments = parser.parse_args()
+    asked = ["train"] if arguments.quick else (arguments.only or ",".join(ALL[:-1])).split(",")
+    if unknown := sorted(set(asked) - set(ALL)):
+        parser.error(f"argument --only: expected some of {', '.join(ALL)}. Received: {', '.join(unknown)}")
+    if "whole" in asked and not arguments.whole:
+        parser.error("the whole baseline needs images: add --whole DATA")
+    arguments.only = [part for part in ALL if part in asked or (part == "whole" and arguments.whole)]
+    if arguments.plot and arguments.plot.suffix not in (".png", ".svg", ".pdf"):
+        parser.error(f"argument --plot: expected a file .png, .svg or .pdf. Received: {arguments.plot}")
+    return arguments
+
+
+def _measure(section: str, programs: list[str], arguments: argparse.Namespace, pictures: str) -> Any:
+    if section == "start":
+        return starts(programs, CORES, pictures)
+    if section == "floors":
+        return [floors(threads, pictures) for threads in sorted({1, CORES})]
+    if section == "whole":
+        return whole(arguments.whole, arguments.epochs, programs)
+
+    done: dict[Any, dict[str, Any]] = {}
+
+    def measure(task: Task, threads: int, chosen: list[str], clock: str = "") -> dict[str, Any]:
+        if (task, threads) not in done:  # the axes of growth meet in one task
+            result = done[task, threads] = compare(chosen, task, threads, arguments.rounds, pictures, clock)
+            figures = ", ".join(f"{name} {found['median'] * 1e3:.2f}" for name, found in result["programs"].items())
+            _say(f"{task}, {threads} thread{'s' * (threads > 1)}: {figures} ms")
+        return done[task, threads]
+
+    plain = [program for program in programs if program in PLAIN]
+    if section == "growth":
+        lines = {a: [(v, task, CORES) for v, task in places.items()] for a, places in GROWTH.items()}
+        lines["threads"] = [(count, Task("train", "Model S"), count) for count in _counts()]
+        return {
+            axis: [measure(task, threads, plain, "wall") | {"value": value} for value, task, threads in line]
+            for axis, line in lines.items()
+        }
+    tasks = [Task("train", "Model S")] if arguments.quick else SECTIONS[section]
+    chosen = plain if section == "shapes" else programs
+    return [measure(task, threads, chosen) for task in tasks for threads in sorted({1, CORES})]
+
+
+def _counts() -> list[int]:
+    """Return 1, 2, 4, ... threads, and as many as there are cores."""
+    return sorted({2**i for i in range(CORES.bit_length()) if 2**i <= CORES} | {CORES})
+
+
+def _table(section: str, found: Any) -> str:
+    if section in ("train", "deeper"):
+        return f"{tables.comparison(found)}\n\n{tables.memory(found)}"
+    if section == "predict":
+        return f"{tables.comparison(found)}\n\n{tables.images_a_second(found)}\n\n{tables.memory(found)}"
+    kinds: dict[str, Callable] = {
+        "shapes": tables.comparison,
+        "growth": tables.growth,
+        "start": tables.starts,
+        "floors": tables.floors,
+        "whole": tables.whole,
+    }
+    return kinds[section](found)
+
+
+def _seconds(section: str, programs: list[str], arguments: argparse.Namespace) -> float:
+    """Return about how long a section takes; the whole baseline depends on its images."""
+    if section in ("start", "floors", "whole"):
+        return {"start": 60, "floors": 40, "whole": 0}[section]
+    comparisons = {"growth": 9}.get(section) or 2 * (1 if arguments.quick else len(SECTIONS[section]))
+    chosen = [p for p in programs if p in PLAIN] if section in ("shapes", "growth") else programs
+    return comparisons * sum(SECONDS_TO_START.get(p, 4) + 1.5 * SECONDS * arguments.rounds for p in chosen)
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":
-    main()
+    with plain_exit():
+        try:
+            main()
+        except ProgramError as error:
+            raise SystemExit(f"error: {error}") from None

@@ -1,69 +1,98 @@
-"""One program in a process of its own: it prepares a task, then repeats it as often as each line of its input says.
+"""The same tasks in minicnn, PyTorch and Keras, each as a function that does the task once.
 
-python -m benchmarks.programs PROGRAM TASK NETWORK BATCH_SIZE THREADS
-
-Programs are minicnn and PyTorch in three modes; tasks are a training step and a prediction of Model S, and a training
-step of a deeper network. All train on the same images, scikit-learn's digits as 32x32x3 bytes: rescaling, forward,
-backward and SGD with momentum are in the step.
+All compute in float32 from the same bytes: rescaling, forward, backward and SGD with momentum are in a training step.
 """
 
-import json
-import os
-import resource
-import sys
-import time
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
-STAGES = {"model_s": ([[16], [32], [64]], 128), "deeper": ([[32, 32], [64, 64], [128, 128]], 256)}
-PROGRAMS = ("minicnn", "torch", "torch channels_last", "torch compiled")
-WARM_UP = 20  # steps: everything is compiled, and the network is no longer at its random start
+from benchmarks.tasks import CONVOLUTIONS, NETWORKS, Task
+
+Step = Callable[[], object]
 
 
-def minicnn_task(task: str, network: str, images: np.ndarray, labels: np.ndarray, threads: int) -> Callable[[], object]:
-    """Return one step of minicnn."""
+def prepare(program: str, task: Task, images: np.ndarray, labels: np.ndarray, threads: int) -> Step:
+    """Return what does the task once with one of `tasks.PROGRAMS`."""
+    if program == "minicnn":
+        return minicnn_step(task, images, labels, threads)
+    if program == "keras":
+        return keras_step(task, images, labels, threads)
+    return torch_step(task, images, labels, threads, mode=program.removeprefix("torch").strip())
+
+
+def network(keras: Any, task: Task) -> Any:
+    """Return the model of a task; `keras` may be minicnn, whose names are Keras's."""
+    stages, units = NETWORKS[task.name]
+    inputs = keras.Input((task.size, task.size, 3))
+    x = keras.layers.Rescaling(1 / 255)(inputs)
+    for stage in stages:
+        for filters in stage:
+            x = keras.layers.Conv2D(int(task.width * filters), 3, padding="same", activation="relu")(x)
+        x = keras.layers.MaxPooling2D(2)(x)
+    x = keras.layers.Dense(units, activation="relu")(keras.layers.Flatten()(x))
+    return keras.Model(inputs, keras.layers.Dense(10, activation="softmax")(x))
+
+
+def maps(task: Task) -> tuple[np.ndarray, np.ndarray]:
+    """Return random x (N, H, W, C) and dy (N, OH, OW, F) for a task that is a convolution."""
+    shape, rng = CONVOLUTIONS[task.name], np.random.default_rng(0)
+    size = shape.size if shape.padding == "same" else shape.size - shape.kernel + 1
+    places = -(-size // shape.strides)
+    x = rng.standard_normal((task.batch_size, shape.size, shape.size, shape.channels), np.float32)
+    return x, rng.standard_normal((task.batch_size, places, places, shape.filters), np.float32)
+
+
+def minicnn_step(task: Task, images: np.ndarray, labels: np.ndarray, threads: int) -> Step:
+    """Return the task in minicnn."""
     import minicnn
-    from minicnn import layers
 
     minicnn.set_num_threads(threads)
     minicnn.utils.set_random_seed(0)
-    stages, units = STAGES[network]
-    inputs = minicnn.Input((32, 32, 3))
-    x = layers.Rescaling(1 / 255)(inputs)
-    for stage in stages:
-        for filters in stage:
-            x = layers.Conv2D(filters, 3, padding="same", activation="relu")(x)
-        x = layers.MaxPooling2D(2)(x)
-    x = layers.Dense(units, activation="relu")(layers.Flatten()(x))
-    model = minicnn.Model(inputs, layers.Dense(10, activation="softmax")(x))
-    model.compile(minicnn.optimizers.SGD(0.01, momentum=0.9), metrics=["accuracy"])
-    if task == "predict":
+    if task.kind == "convolution":
+        shape, (x, dy) = CONVOLUTIONS[task.name], maps(task)
+        layer = minicnn.layers.Conv2D(shape.filters, shape.kernel, shape.strides, shape.padding).build(x.shape[1:])
+        return lambda: (layer.forward(x, training=True), layer.backward(dy))
+    model = network(minicnn, task)
+    if task.kind == "predict":
         return lambda: model.predict(images, batch_size=len(images))
+    model.compile(minicnn.optimizers.SGD(0.01, momentum=0.9), metrics=["accuracy"])
     return lambda: model.train_on_batch(images, labels)
 
 
-def torch_task(
-    task: str, network: str, images: np.ndarray, labels: np.ndarray, threads: int, mode: str
-) -> Callable[[], object]:
-    """Return one step of PyTorch: eager, channels_last or compiled."""
+def torch_step(task: Task, images: np.ndarray, labels: np.ndarray, threads: int, mode: str) -> Step:
+    """Return the task in PyTorch; `mode` is "" (eager), channels_last or compiled."""
     import torch
     from torch import nn
 
     torch.set_num_threads(threads)
     torch.manual_seed(0)
-    stages, units = STAGES[network]
+    layout = torch.channels_last if mode == "channels_last" else torch.contiguous_format
+    if task.kind == "convolution":
+        shape, arrays = CONVOLUTIONS[task.name], maps(task)
+        padding = shape.kernel // 2 if shape.padding == "same" else 0
+        conv = nn.Conv2d(shape.channels, shape.filters, shape.kernel, shape.strides, padding).to(memory_format=layout)
+        maps_in, dy = (torch.from_numpy(a).permute(0, 3, 1, 2).contiguous(memory_format=layout) for a in arrays)
+        maps_in.requires_grad_()
+
+        def convolve() -> None:
+            maps_in.grad = conv.weight.grad = conv.bias.grad = None
+            conv(maps_in).backward(dy)
+
+        return convolve
+
+    stages, units = NETWORKS[task.name]
     parts: list[nn.Module] = []
     channels = 3
     for stage in stages:
         for filters in stage:
-            parts += [nn.Conv2d(channels, filters, 3, padding=1), nn.ReLU()]
-            channels = filters
+            parts += [nn.Conv2d(channels, int(task.width * filters), 3, padding=1), nn.ReLU()]
+            channels = int(task.width * filters)
         parts.append(nn.MaxPool2d(2))
-    parts += [nn.Flatten(), nn.Linear(16 * channels, units), nn.ReLU(), nn.Linear(units, 10)]
-    model = nn.Sequential(*parts)
-    layout = torch.channels_last if mode == "channels_last" else torch.contiguous_format
-    model = model.to(memory_format=layout)
+    places = (task.size // 8) ** 2
+    parts += [nn.Flatten(), nn.Linear(places * channels, units), nn.ReLU(), nn.Linear(units, 10)]
+    model = nn.Sequential(*parts).to(memory_format=layout)
     run = torch.compile(model) if mode == "compiled" else model
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
     x, y = torch.from_numpy(images), torch.from_numpy(labels).long()
@@ -82,37 +111,36 @@ def torch_task(
         with torch.inference_mode():
             return torch.softmax(run(inputs()), dim=1).numpy()
 
-    return predict if task == "predict" else train
+    return predict if task.kind == "predict" else train
 
 
-def main() -> None:
-    """Prepare, say so, then answer each number of repetitions on the input with seconds, as JSON."""
-    program, task, network, batch_size, threads = sys.argv[1:]
-    from minicnn.data.digits import load_digits
+def keras_step(task: Task, images: np.ndarray, labels: np.ndarray, threads: int) -> Step:
+    """Return the task in Keras on TensorFlow, compiled by tf.function.
 
-    images, labels = load_digits()[0]
-    images, labels = images[: int(batch_size)].copy(), labels[: int(batch_size)].copy()
-    if program == "minicnn":
-        step = minicnn_task(task, network, images, labels, int(threads))
-    else:
-        mode = program.removeprefix("torch").strip()
-        step = torch_task(task, network, images, labels, int(threads), mode)
-    started = time.perf_counter()
-    step()
-    first = time.perf_counter() - started
-    for _ in range(WARM_UP):
-        step()
-    print(json.dumps({"first": first}), flush=True)
-    for line in sys.stdin:
-        repetitions = int(line)
-        wall, cpu = time.perf_counter(), time.process_time()
-        for _ in range(repetitions):
-            step()
-        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # MB on Linux
-        print(json.dumps({"wall": wall / repetitions, "cpu": cpu / repetitions, "peak": peak}), flush=True)
+    Measured, that is its fastest way: ahead of `train_on_batch`, `predict_on_batch` and a plain call of the model, and
+    three times as fast as with XLA (jit_compile).
+    """
+    import tensorflow as tf
 
+    tf.config.threading.set_inter_op_parallelism_threads(threads)
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
+    import keras
 
-if __name__ == "__main__":
-    os.environ.setdefault("OMP_NUM_THREADS", sys.argv[5])  # for PyTorch, which is imported later
-    main()
+    keras.utils.set_random_seed(0)
+    model = network(keras, task)
+    x, y = tf.constant(images), tf.constant(labels)
+    if task.kind == "predict":
+        run = tf.function(lambda x: model(x, training=False))
+        return lambda: run(x).numpy()
+    loss_of, optimizer = keras.losses.SparseCategoricalCrossentropy(), keras.optimizers.SGD(0.01, momentum=0.9)
+    weights = model.trainable_variables
+    optimizer.build(weights)
+
+    @tf.function
+    def train(x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+        with tf.GradientTape() as tape:
+            loss = loss_of(y, model(x, training=True))
+        optimizer.apply(tape.gradient(loss, weights))
+        return loss
+
+    return lambda: float(train(x, y))

@@ -1,4 +1,4 @@
-"""The command line: train, evaluate, predict, gradcheck."""
+"""The command line: train, evaluate, predict, gradcheck, profile."""
 
 import argparse
 from collections.abc import Sequence
@@ -11,6 +11,7 @@ from minicnn import baseline, callbacks, data, files, layers, models, optimizers
 from minicnn.arguments import Parser, at_least
 from minicnn.data.folders import read_images
 from minicnn.errors import DataError, ShapeError, TrainingError, plain_exit
+from minicnn.kernels import threads
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -55,6 +56,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     command.add_argument("--seed", type=at_least(0), default=0, help="of weights and inputs (0)")
     command.set_defaults(run=gradcheck)
+
+    command = commands.add_parser("profile", help="show where the time of a training step goes")
+    command.add_argument("model", metavar="MODEL", nargs="?", help="a file that train or model.save wrote (Model S)")
+    command.add_argument("--batch-size", type=at_least(1), default=64, help="images a step (64)")
+    command.add_argument("--steps", type=at_least(1), default=20, help="how many are measured (20)")
+    command.add_argument("--threads", type=at_least(1), metavar="N", help="of the kernels (all cores)")
+    command.set_defaults(run=profile)
 
     arguments = parser.parse_args(argv)
     with plain_exit():
@@ -153,6 +161,44 @@ def gradcheck(arguments: argparse.Namespace) -> int:
     worst = max(report.worst for report in reports)
     print(f"\n{count - wrong} of {count} tensors agree with finite differences; worst relative error {worst:.1e}")
     return 1 if wrong else 0
+
+
+def profile(arguments: argparse.Namespace) -> int:
+    """Print milliseconds, operations and bytes of each step of a saved model, or of Model S."""
+    from minicnn import profiler
+
+    if arguments.threads:
+        threads.set_num_threads(arguments.threads)
+    if arguments.model:
+        model = models.load_model(arguments.model)
+        images, labels = _examples(model, arguments.batch_size)
+    else:
+        utils.set_random_seed(0)
+        model = baseline.model_s()
+        model.compile(optimizers.SGD(0.01, momentum=0.9), metrics=["accuracy"])
+        images, labels = _examples(model, arguments.batch_size)
+        for _ in range(20):  # a network that learns has other live windows than one at its random start
+            model.train_on_batch(images, labels)
+    found = profiler.profile(model, images, labels, arguments.steps)
+    count = threads.get_num_threads()
+    print(
+        f"{model.name}, training step, batch {len(images)}, {count} thread{'s' * (count > 1)}, "
+        f"median of {arguments.steps} step{'s' * (arguments.steps > 1)}"
+    )
+    print(found)
+    return 0
+
+
+def _examples(model: models.Model, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the embedded digits in the size and with the channels that a model expects; noise if not images."""
+    (shape, outputs), rng = (model.layers[i].output_shape for i in (0, -1)), np.random.default_rng(0)
+    digits, labels = data.digits.load_digits()[0]  # (M, 32, 32, 3), (M,)
+    which = np.arange(count) % len(digits)
+    if len(shape) != 3:
+        return rng.standard_normal((count, *shape), np.float32), labels[which] % outputs[-1]
+    rows, columns = (np.arange(size) * 32 // size for size in shape[:2])  # the nearest of the 32
+    images = digits[..., :1][which][:, rows][:, :, columns]  # (N, H, W, 1)
+    return images.repeat(shape[2], axis=3), labels[which] % outputs[-1]
 
 
 def _layers() -> list[tuple[layers.Layer, Any]]:
