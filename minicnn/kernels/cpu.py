@@ -1,12 +1,13 @@
 """The CPU room: Numba loops and BLAS matrix products, parallel over images.
 
-Arrays are NHWC and contiguous. `strides` is (SH, SW) and `pads` is ((top, bottom), (left, right)). A convolution
-turns every window of its input into a row of `cols` (im2col), so that it becomes one matrix product:
+Arrays are NHWC and contiguous. `strides` is (SH, SW); `pads` is ((top, bottom), (left, right)), each smaller than the
+kernel. A convolution turns every window of its input into a row of `cols` (im2col) and is then one matrix product:
 
     y (N*OH*OW, F) = cols (N*OH*OW, KH*KW*C) @ w (KH*KW*C, F) + b (F,)
 
-`cols` would be KH*KW times as large as x, so it is made and used in tiles of a few output lines that stay in cache.
-3x3 kernels with stride 1 do without it (`direct`), and with ReLU and pooling behind them they are one stage (`fused`).
+`cols` would be KH*KW times as large as x, so `direct` computes the same sums straight from the image, and `fused` adds
+ReLU and pooling. Only dx with strides is made from a gradient of `cols`: in tiles of a few output lines that stay in
+cache, added to dx by im2col's transpose.
 """
 
 from collections.abc import Sequence
@@ -22,7 +23,8 @@ Pads = tuple[Pair, Pair]
 Arrays = Sequence[np.ndarray]
 
 TILE_ROWS = 512  # rows of cols in one matrix product: at 288 columns of float32, 590 KB
-CHUNK = 1 << 16  # elements of an element-wise operation that one task takes
+PRODUCTS = 1 << 21  # of a part of a dense layer: about 50 microseconds
+CHUNK = 1 << 18  # elements of an element-wise operation that one task takes
 
 
 def im2col(x: np.ndarray, kernel_size: Pair, strides: Pair, pads: Pads) -> np.ndarray:
@@ -43,46 +45,35 @@ def col2im(cols: np.ndarray, x_shape: tuple, kernel_size: Pair, strides: Pair, p
 
 def conv2d(x: np.ndarray, w: np.ndarray, b: np.ndarray, strides: Pair, pads: Pads) -> np.ndarray:
     """Correlate x (N, H, W, C) with w (KH, KW, C, F) and add b (F,): y (N, OH, OW, F)."""
-    if _is_direct(w, strides, pads):
-        return direct.conv2d(x, w, b, pads)[0]
-    KH, KW, C, F = w.shape
-    OH, OW = _output_size(x.shape, (KH, KW), strides, pads)
-    x = np.ascontiguousarray(x)
-    matrix = w.reshape(KH * KW * C, F)  # (KH*KW*C, F)
-    y = buffers.empty((x.shape[0], OH, OW, F), x.dtype)
-    blocks = threads.blocks(x.shape[0])
-
-    def task(i: int) -> None:
-        start, stop = blocks[i]
-        _conv2d(x[start:stop], matrix, b, y[start:stop], (KH, KW), strides, pads)
-
-    threads.run(task, len(blocks))
-    return y  # (N, OH, OW, F)
+    size = _output_size(x.shape, w.shape[:2], strides, pads)
+    return direct.correlate(x, w, b, strides, (pads[0][0], pads[1][0]), size)[0]
 
 
 def conv2d_backward(
     dy: np.ndarray, x: np.ndarray, w: np.ndarray, strides: Pair, pads: Pads, input_gradient: bool = True
 ) -> tuple[np.ndarray | None, np.ndarray, np.ndarray]:
     """From dy (N, OH, OW, F): dx (N, H, W, C) or None, dw (KH, KW, C, F) and db (F,), the sums over all windows."""
-    if _is_direct(w, strides, pads) and _output_size(x.shape, (3, 3), strides, pads) == dy.shape[1:3]:
-        return direct.conv2d_backward(dy, x, w, pads, input_gradient)
+    corner = pads[0][0], pads[1][0]
+    dw, db = direct.gradient_of_weights(dy, x, w.shape, strides, corner)
+    if not input_gradient:
+        return None, dw, db
+    if tuple(strides) == (1, 1):
+        return direct.gradient_of_input(dy, w, corner, x.shape[1:3]), dw, db
+    return _strided_gradient_of_input(dy, x.shape, w, strides, pads), dw, db
+
+
+def _strided_gradient_of_input(dy: np.ndarray, x_shape: tuple, w: np.ndarray, strides: Pair, pads: Pads) -> np.ndarray:
     KH, KW, C, F = w.shape
-    x, dy = np.ascontiguousarray(x), np.ascontiguousarray(dy)
-    matrix = w.reshape(KH * KW * C, F)  # (KH*KW*C, F)
-    dx = buffers.zeros(x.shape if input_gradient else (x.shape[0], 0, 0, 0), x.dtype)
-    blocks = threads.blocks(x.shape[0])
-    dws = buffers.zeros((len(blocks), KH * KW * C, F), x.dtype)
-    dbs = np.zeros((len(blocks), F), x.dtype)
+    dy, matrix = np.ascontiguousarray(dy), w.reshape(KH * KW * C, F)  # (KH*KW*C, F)
+    dx = buffers.zeros(x_shape, dy.dtype)
+    blocks = threads.blocks(x_shape[0])
 
     def task(i: int) -> None:
         start, stop = blocks[i]
-        _conv2d_backward_weights(dy[start:stop], x[start:stop], dws[i], dbs[i], (KH, KW), strides, pads)
-        if input_gradient:
-            _conv2d_backward_input(dy[start:stop], matrix, dx[start:stop], (KH, KW), strides, pads)
+        _conv2d_backward_input(dy[start:stop], matrix, dx[start:stop], (KH, KW), strides, pads)
 
     threads.run(task, len(blocks))
-    dw = dws.sum(axis=0).reshape(w.shape)  # (B, KH*KW*C, F) -> (KH, KW, C, F)
-    return dx if input_gradient else None, dw, dbs.sum(axis=0)
+    return dx
 
 
 def maxpool2d(x: np.ndarray, pool_size: Pair, strides: Pair, pads: Pads) -> tuple[np.ndarray, np.ndarray]:
@@ -122,9 +113,15 @@ def maxpool2d_backward(
 
 def dense(x: np.ndarray, w: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Return y (N, Out) = x (N, In) @ w (In, Out) + b (Out,)."""
-    with threads.single_threaded_blas():
-        y = np.matmul(x, w, out=buffers.empty((len(x), w.shape[1]), x.dtype))  # (N, In) @ (In, Out) -> (N, Out)
-    y += b
+    y = buffers.empty((len(x), w.shape[1]), x.dtype)
+    columns = _parts(w.shape[1], x.size)
+
+    def task(i: int) -> None:
+        part = columns[i]
+        np.matmul(x, w[:, part], out=y[:, part])  # (N, In) @ (In, part) -> (N, part)
+        y[:, part] += b[part]
+
+    threads.run(task, len(columns))
     return y
 
 
@@ -132,12 +129,17 @@ def dense_backward(
     dy: np.ndarray, x: np.ndarray, w: np.ndarray, input_gradient: bool = True
 ) -> tuple[np.ndarray | None, np.ndarray, np.ndarray]:
     """From dy (N, Out): dx (N, In) or None, dw (In, Out) and db (Out,), the sums over the batch."""
-    with threads.single_threaded_blas():
-        dw = np.matmul(x.T, dy, out=buffers.empty(w.shape, w.dtype))  # (In, N) @ (N, Out) -> (In, Out)
-        dx = None
+    dw, dx = buffers.empty(w.shape, w.dtype), buffers.empty(x.shape if input_gradient else (0, 0), x.dtype)
+    rows = _parts(w.shape[0], dy.size)
+
+    def task(i: int) -> None:
+        part = rows[i]
+        np.matmul(x[:, part].T, dy, out=dw[part])  # (part, N) @ (N, Out) -> (part, Out)
         if input_gradient:
-            dx = np.matmul(dy, w.T, out=buffers.empty(x.shape, x.dtype))  # (N, Out) @ (Out, In) -> (N, In)
-    return dx, dw, dy.sum(axis=0)
+            np.matmul(dy, w[part].T, out=dx[:, part])  # (N, Out) @ (Out, part) -> (N, part)
+
+    threads.run(task, len(rows))
+    return dx if input_gradient else None, dw, dy.sum(axis=0)
 
 
 def rescale(x: np.ndarray, scale: float, offset: float, dtype: str) -> np.ndarray:
@@ -202,8 +204,10 @@ def sgd_step(
             w[...] = copy
 
 
-def _is_direct(w: np.ndarray, strides: Pair, pads: Pads) -> bool:
-    return w.shape[:2] == (3, 3) and tuple(strides) == (1, 1) and max(max(pads)) <= 2
+def _parts(size: int, products: int) -> list[slice]:
+    """Cut an axis, each of whose elements takes so many products, for threads: at most 8 parts, each worth a thread."""
+    count = min(8, max(1, size * products // PRODUCTS))
+    return [slice(i * size // count, (i + 1) * size // count) for i in range(count)]
 
 
 def _output_size(x_shape: tuple, kernel_size: Pair, strides: Pair, pads: Pads) -> Pair:
@@ -268,42 +272,6 @@ def _col2im(cols, x, start, stop, OH, OW, kernel_size, strides, pads):
                 else:
                     for q in range(max(0, -k) * C, min(KW, W - k) * C):
                         target[to + q] += source[at + q]
-
-
-@jit
-def _conv2d(x, matrix, b, y, kernel_size, strides, pads):
-    N, OH, OW, F = y.shape
-    lines = max(1, TILE_ROWS // OW)
-    cols = np.empty((lines * OW, matrix.shape[0]), x.dtype)
-    out = y.reshape(N * OH * OW, F)  # (N*OH*OW, F)
-    for start in range(0, N * OH, lines):
-        stop = min(start + lines, N * OH)
-        tile = cols[: (stop - start) * OW]
-        _im2col(x, tile, start, stop, OH, OW, kernel_size, strides, pads)
-        part = out[start * OW : stop * OW]
-        np.dot(tile, matrix, part)  # (rows, KH*KW*C) @ (KH*KW*C, F) -> (rows, F)
-        for row in range(part.shape[0]):
-            for f in range(F):
-                part[row, f] += b[f]
-
-
-@jit
-def _conv2d_backward_weights(dy, x, dw, db, kernel_size, strides, pads):
-    N, OH, OW, F = dy.shape
-    lines = max(1, TILE_ROWS // OW)
-    cols = np.empty((lines * OW, dw.shape[0]), x.dtype)
-    product = np.empty_like(dw)
-    rows = dy.reshape(N * OH * OW, F)  # (N*OH*OW, F)
-    for start in range(0, N * OH, lines):
-        stop = min(start + lines, N * OH)
-        tile = cols[: (stop - start) * OW]
-        _im2col(x, tile, start, stop, OH, OW, kernel_size, strides, pads)
-        part = rows[start * OW : stop * OW]
-        np.dot(tile.T, part, product)  # (KH*KW*C, rows) @ (rows, F) -> (KH*KW*C, F)
-        dw += product
-        for row in range(part.shape[0]):
-            for f in range(F):
-                db[f] += part[row, f]
 
 
 @jit

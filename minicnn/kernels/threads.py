@@ -8,15 +8,15 @@ import itertools
 import os
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from typing import Any
 
 from minicnn.checks import positive_integer
 
 BLOCKS = 16  # parts that a batch is cut into: enough for the threads of a desktop, few enough to sum their dw
 
 _lock = threading.RLock()  # one parallel region at a time: a second caller waits instead of oversubscribing
-_pool: ThreadPoolExecutor | None = None
+_helpers: list[Any] = []
 _blas: list | None = None
 _depth = 0  # of nested blocks that hold BLAS to one thread
 _num_threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -57,7 +57,7 @@ def set_num_threads(count: int) -> None:
     global _num_threads
     count = positive_integer("set_num_threads(count)", count)
     with _lock:
-        _forget_pool()
+        _dismiss()
         _num_threads = count
 
 
@@ -86,13 +86,54 @@ def run(task: Callable[..., None], count: int, scratch: Callable[[], tuple] = tu
             while (i := next(numbers)) < count:
                 task(i, *own)
 
-        helpers = [_workers().submit(work) for _ in range(min(_num_threads, count) - 1)]
+        helpers = _crew()[: count - 1] if count else []
         try:
-            work()
-        finally:
-            wait(helpers)  # all of them, also if one failed: nobody still writes when the caller goes on
-        for helper in helpers:
-            helper.result()
+            for helper in helpers:
+                helper.begin(work)
+            try:
+                work()
+            finally:
+                errors = [helper.end() for helper in helpers]  # nobody still writes when the caller goes on
+        except BaseException:
+            _dismiss()  # after Ctrl-C nobody knows who still has work
+            raise
+        for error in errors:
+            if error is not None:
+                raise error
+
+
+class _Helper(threading.Thread):
+    """A thread that sleeps until there is work: two locks wake it and its caller, faster than an executor's queue."""
+
+    def __init__(self) -> None:
+        super().__init__(name="minicnn", daemon=True)
+        self._work: Callable[[], None] | None = None
+        self._error: BaseException | None = None
+        self._asked, self._answered = threading.Lock(), threading.Lock()
+        self._asked.acquire()
+        self._answered.acquire()
+        self.start()
+
+    def run(self) -> None:
+        """Work whenever asked, until asked for nothing."""
+        while self._asked.acquire() and (work := self._work) is not None:
+            try:
+                work()
+            except BaseException as error:
+                self._error = error
+            self._work = work = None  # its arrays are not kept
+            self._answered.release()
+
+    def begin(self, work: Callable[[], None] | None) -> None:
+        """Ask for work, or, with None, for the end of the thread."""
+        self._work = work
+        self._asked.release()
+
+    def end(self) -> BaseException | None:
+        """Wait until the work is done; return what it raised."""
+        self._answered.acquire()
+        error, self._error = self._error, None
+        return error
 
 
 @contextmanager
@@ -126,23 +167,21 @@ def _tell_blas(numbers: list[int]) -> None:
         library.set_num_threads(number)
 
 
-def _workers() -> ThreadPoolExecutor:
-    global _pool
-    if _pool is None:
-        _pool = ThreadPoolExecutor(_num_threads - 1, thread_name_prefix="minicnn")
-    return _pool
+def _crew() -> list[_Helper]:
+    while len(_helpers) < _num_threads - 1:
+        _helpers.append(_Helper())
+    return _helpers
 
 
-def _forget_pool() -> None:
-    global _pool
-    if _pool is not None:
-        _pool.shutdown(wait=False)
-    _pool = None
+def _dismiss() -> None:
+    while _helpers:
+        _helpers.pop().begin(None)
 
 
 def _after_fork() -> None:
-    global _pool, _lock, _depth
-    _pool, _lock, _depth = None, threading.RLock(), 0  # threads do not survive a fork: the child starts its own
+    global _lock, _depth
+    _lock, _depth = threading.RLock(), 0
+    _helpers.clear()  # threads do not survive a fork: the child starts its own
 
 
 if hasattr(os, "register_at_fork"):
