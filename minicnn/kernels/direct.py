@@ -18,8 +18,7 @@ Backward, dw keeps 8 numbers of a run by LANES filters in registers while it run
 
 Without strides dx is again such a convolution: of dy, with w turned by 180 degrees and its channels exchanged.
 
-The kernel's size, strides, C and F are constants of the compiled code, from which LLVM knows that the sums are whole
-vectors. All indices are unsigned: a signed one costs a check for wrap-around.
+LANES is a constant of the compiled code, from which LLVM knows that the sums are whole vectors.
 """
 
 import functools
@@ -53,13 +52,14 @@ def correlate(
     arrays = np.ascontiguousarray(x), _by_lanes(w.reshape(KH * KW * C, F)), _by_lanes(b.reshape(1, F)), y, argmax
     flat = [array.reshape(-1) for array in arrays]  # (size,) each
     lines, columns = (2 * -(-OH // 2) - 1) * SH + KH, (4 * -(-OW // 4) - 1) * SW + KW  # whole blocks
-    kernel, blocks = _forward((KH, KW), strides, C, F, pool), threads.blocks(N)
+    sizes = _unsigned((H, W, C), (OH, OW, F), (KH, KW), strides, corner, (lines, columns))
+    kernel, blocks = _forward(pool, F % LANES == 0), threads.blocks(N)
 
     def scratch() -> tuple:
         return buffers.zeros((lines * columns * C,), x.dtype), buffers.zeros((8 * LANES,), x.dtype)
 
     def task(i: int, *own: np.ndarray) -> None:
-        kernel(*flat, *blocks[i], H, W, *size, *corner, lines, columns, *own)
+        kernel(*flat, *blocks[i], sizes, *own)
 
     threads.run(task, len(blocks), scratch)
     return y, argmax
@@ -78,7 +78,8 @@ def gradient_of_weights(
     dbs = buffers.zeros((len(blocks), groups, LANES), x.dtype)
     flat = [np.ascontiguousarray(array).reshape(-1) for array in (dy, x)]  # (size,) each
     lines, columns = (OH - 1) * strides[0] + KH, (OW - 1) * strides[1] + KW
-    kernel = _backward((KH, KW), strides, C, F)
+    sizes = _unsigned((H, W, C), (OH, OW, F), (KH, KW), strides, corner, (lines, columns))
+    kernel = _backward()
 
     def scratch() -> tuple:
         sizes = lines * columns * C + 8, groups * OH * OW * LANES, 8 * LANES  # the last run is read beyond its end
@@ -86,7 +87,7 @@ def gradient_of_weights(
 
     def task(i: int, *own: np.ndarray) -> None:
         parts = dws[i].reshape(-1), dbs[i].reshape(-1)  # (groups*KH*run*LANES,), (groups*LANES,)
-        kernel(*flat, *parts, *blocks[i], H, W, OH, OW, *corner, lines, columns, *own)
+        kernel(*flat, *parts, *blocks[i], sizes, *own)
 
     threads.run(task, len(blocks), scratch)
     dw = dws.sum(axis=0)[:, :, : KW * C].reshape(
@@ -103,6 +104,11 @@ def gradient_of_input(dy: np.ndarray, w: np.ndarray, corner: Pair, size: Pair) -
     return correlate(dy, turned, np.zeros(w.shape[2], w.dtype), (1, 1), before, size)[0]
 
 
+def _unsigned(*sizes: tuple[int, ...]) -> tuple:
+    """Return the sizes as unsigned integers: an index of signed ones costs a check for wrap-around."""
+    return tuple(tuple(np.uint64(size) for size in group) for group in sizes)
+
+
 def _by_lanes(matrix: np.ndarray) -> np.ndarray:
     """Cut a matrix (K, F) into groups of filters, (groups, K, LANES), the last filled up with zeros."""
     K, F = matrix.shape
@@ -115,22 +121,21 @@ def _by_lanes(matrix: np.ndarray) -> np.ndarray:
 
 
 @functools.cache
-def _forward(kernel_size: Pair, strides: Pair, C: int, F: int, pool: bool) -> Callable:
+def _forward(pool: bool, whole: bool) -> Callable:
     u64 = np.uint64
-    ONE, TWO, FOUR, CHANNELS, FILTERS = u64(1), u64(2), u64(4), u64(C), u64(F)
-    KH, SH, RUN, GROUPS = u64(kernel_size[0]), u64(strides[0]), u64(kernel_size[1] * C), u64(-(-F // LANES))
-    S1, S2, S3 = (u64(strides[1] * C * i) for i in range(1, 4))  # from pixel to pixel
+    ONE, TWO, FOUR = u64(1), u64(2), u64(4)
     L1, L2, L3, L4, L5, L6, L7 = (u64(LANES * i) for i in range(1, 8))
 
     @jit_apart
-    def kernel(x, w, bias, y, argmax, start, stop, height, width, rows, columns, top, left, lines, length, plane, sums):
-        zero, H, W, OH, OW = x.dtype.type(0), u64(height), u64(width), u64(rows), u64(columns)
-        LINE = u64(length) * CHANNELS
-        seen = min(W, u64(length) - u64(left)) * CHANNELS  # with strides, windows may leave the last pixels out
+    def kernel(x, w, bias, y, argmax, start, stop, sizes, plane, sums):
+        (H, W, C), (OH, OW, F), (KH, KW), (SH, SW), (top, left), (lines, columns) = sizes
+        zero, RUN, LINE, GROUPS = x.dtype.type(0), KW * C, columns * C, (F + L1 - ONE) // L1
+        S1 = SW * C  # from pixel to pixel
+        S2, S3 = S1 + S1, S1 + S1 + S1
         for n in range(u64(start), u64(stop)):
-            for h in range(min(H, u64(lines) - u64(top))):
-                at, to = (n * H + h) * W * CHANNELS, (h + u64(top)) * LINE + u64(left) * CHANNELS
-                for r in range(seen):
+            for h in range(min(H, lines - top)):  # with strides, windows may leave the last pixels out
+                at, to = (n * H + h) * W * C, (h + top) * LINE + left * C
+                for r in range(min(W, columns - left) * C):
                     plane[to + r] = x[at + r]
             for group in range(GROUPS):
                 for i in range(u64(0), OH, TWO):
@@ -154,10 +159,10 @@ def _forward(kernel_size: Pair, strides: Pair, C: int, F: int, pool: bool) -> Ca
                                     sums[f + L6] += plane[b + S2] * weight
                                     sums[f + L7] += plane[b + S3] * weight
                                 a, b, k = a + ONE, b + ONE, k + L1
-                        filters = min(L1, FILTERS - group * L1)
+                        filters = L1 if whole else min(L1, F - group * L1)
                         if pool:
                             for window in range(min(TWO, (OW - j) // TWO)):
-                                to = (((n * OH + i) * OW // TWO + j) // TWO + window) * FILTERS + group * L1
+                                to = (((n * OH + i) * OW // TWO + j) // TWO + window) * F + group * L1
                                 for f in range(filters):
                                     best, winner = sums[window * L4 + f], np.uint8(0)
                                     for o in range(1, 4):
@@ -171,7 +176,7 @@ def _forward(kernel_size: Pair, strides: Pair, C: int, F: int, pool: bool) -> Ca
                             for o in range(u64(8)):
                                 row, column = i + o // TWO % TWO, j + o // FOUR * TWO + o % TWO
                                 if row < OH and column < OW:
-                                    to = ((n * OH + row) * OW + column) * FILTERS + group * L1
+                                    to = ((n * OH + row) * OW + column) * F + group * L1
                                     for f in range(filters):
                                         y[to + f] = sums[o * L1 + f]
 
@@ -179,29 +184,26 @@ def _forward(kernel_size: Pair, strides: Pair, C: int, F: int, pool: bool) -> Ca
 
 
 @functools.cache
-def _backward(kernel_size: Pair, strides: Pair, C: int, F: int) -> Callable:
+def _backward() -> Callable:
     u64 = np.uint64
-    KH, SH, CHANNELS, FILTERS, STEP = u64(kernel_size[0]), u64(strides[0]), u64(C), u64(F), u64(strides[1] * C)
-    RUN, GROUPS = u64(-(-kernel_size[1] * C // 8) * 8), u64(-(-F // LANES))
     ONE, EIGHT = u64(1), u64(8)
     L1, L2, L3, L4, L5, L6, L7, L8 = (u64(LANES * i) for i in range(1, 9))
     R1, R2, R3, R4, R5, R6, R7 = (u64(i) for i in range(1, 8))
 
     @jit_apart
-    def kernel(dy, x, dw, db, start, stop, height, width, rows, columns, top, left, lines, length, plane, dplane, sums):
-        H, W, OH, OW = u64(height), u64(width), u64(rows), u64(columns)
-        LINE = u64(length) * CHANNELS
-        seen = min(W, u64(length) - u64(left)) * CHANNELS
+    def kernel(dy, x, dw, db, start, stop, sizes, plane, dplane, sums):
+        (H, W, C), (OH, OW, F), (KH, KW), (SH, SW), (top, left), (lines, columns) = sizes
+        RUN, STEP, LINE, GROUPS = (KW * C + EIGHT - ONE) // EIGHT * EIGHT, SW * C, columns * C, (F + L1 - ONE) // L1
         strip = max(ONE, u64(NEAR // x.itemsize) // (SH * LINE))  # lines of dy at a time
         for n in range(u64(start), u64(stop)):
-            for h in range(min(H, u64(lines) - u64(top))):
-                at, to = (n * H + h) * W * CHANNELS, (h + u64(top)) * LINE + u64(left) * CHANNELS
-                for r in range(seen):
+            for h in range(min(H, lines - top)):  # with strides, windows may leave the last pixels out
+                at, to = (n * H + h) * W * C, (h + top) * LINE + left * C
+                for r in range(min(W, columns - left) * C):
                     plane[to + r] = x[at + r]
             for group in range(GROUPS):
                 for p in range(OH * OW):
-                    at, to = (n * OH * OW + p) * FILTERS + group * L1, (group * OH * OW + p) * L1
-                    for f in range(min(L1, FILTERS - group * L1)):
+                    at, to = (n * OH * OW + p) * F + group * L1, (group * OH * OW + p) * L1
+                    for f in range(min(L1, F - group * L1)):
                         dplane[to + f] = dy[at + f]
                         db[group * L1 + f] += dy[at + f]
             for first in range(u64(0), OH, strip):

@@ -14,8 +14,8 @@ corner of a winner's 3x3 patch in the zero-bordered plane of its image, for each
             . x x x . .
 
 Channels are taken S at a time, at most SLICE, and lines a strip at a time, so that sums fit into the registers and the
-planes of x and dx into the first cache. S and F are constants of the compiled code: with them LLVM knows how many
-vectors a run has.
+planes of x and dx into the first cache. S is a constant of the compiled code: with it LLVM knows how many vectors a
+run has.
 """
 
 import functools
@@ -54,7 +54,7 @@ def conv2d_relu_maxpool2d_backward(
     dx = buffers.empty(x.shape if input_gradient else (0,), x.dtype)
     dws, dbs = buffers.zeros((len(blocks), F, slices, 3, run), x.dtype), np.zeros((len(blocks), F), x.dtype)
     flat = [np.ascontiguousarray(array).reshape(-1) for array in (dy, argmax, x, weights, dx)]  # (size,) each
-    kernel = _backward(C, S, F, input_gradient)
+    kernel, sizes = _backward(S, input_gradient), tuple(np.uint64(size) for size in (H, W, C, F))
 
     def scratch() -> tuple:
         plane = ((H + 2) * (W + 2) * S + LANES,)  # the last run may be read beyond its end
@@ -63,7 +63,7 @@ def conv2d_relu_maxpool2d_backward(
         return buffers.zeros(plane, x.dtype), buffers.zeros(plane, x.dtype), *lists
 
     def task(i: int, *own: np.ndarray) -> None:
-        kernel(*flat, dws[i].reshape(-1), dbs[i], *blocks[i], H, W, *own)
+        kernel(*flat, dws[i].reshape(-1), dbs[i], *blocks[i], sizes, *own)
 
     threads.run(task, len(blocks), scratch)
     dw = dws.sum(axis=0)[..., : 3 * S].reshape(F, slices, 9, S)  # (B, F, slices, 3, run) -> (F, slices, 9, S)
@@ -72,40 +72,40 @@ def conv2d_relu_maxpool2d_backward(
 
 
 @functools.cache
-def _backward(C: int, S: int, F: int, input_gradient: bool) -> Callable:
+def _backward(S: int, input_gradient: bool) -> Callable:
     u64 = np.uint64
-    ONE, TWO, CHANNELS, FILTERS, SIZE, SLICES = u64(1), u64(2), u64(C), u64(F), u64(S), u64(-(-C // S))
+    ONE, TWO, SIZE = u64(1), u64(2), u64(S)
     R1, R2, R3 = (u64(3 * S * i) for i in range(1, 4))
     P1, P2, P3 = (u64(-(-3 * S // LANES) * LANES * i) for i in range(1, 4))
 
     @jit_apart
-    def kernel(dy, argmax, x, weights, dx, dw, db, start, stop, height, width, plane, dplane, corners, gradients):
-        zero, H, W = x.dtype.type(0), u64(height), u64(width)
-        OH, OW, LINE = H // TWO, W // TWO, (W + TWO) * SIZE
+    def kernel(dy, argmax, x, weights, dx, dw, db, start, stop, sizes, plane, dplane, corners, gradients):
+        zero, (H, W, C, F) = x.dtype.type(0), sizes
+        OH, OW, LINE, SLICES = H // TWO, W // TWO, (W + TWO) * SIZE, (C + SIZE - ONE) // SIZE
         strip = max(ONE, u64(NEAR // x.itemsize) // (TWO * LINE))  # lines of windows at a time
         for n in range(u64(start), u64(stop)):
             for s in range(SLICES):
-                own_channels = min(SIZE, CHANNELS - s * SIZE)
+                pixels, channels = (ONE, W * C) if SLICES == ONE else (W, min(SIZE, C - s * SIZE))  # copied at once
                 for h in range(H):
-                    for p in range(W):
-                        at, to = ((n * H + h) * W + p) * CHANNELS + s * SIZE, (h + ONE) * LINE + (p + ONE) * SIZE
-                        for c in range(own_channels):
+                    for p in range(pixels):
+                        at, to = ((n * H + h) * W + p) * C + s * SIZE, (h + ONE) * LINE + (p + ONE) * SIZE
+                        for c in range(channels):
                             plane[to + c] = x[at + c]
                 if input_gradient:
                     for q in range((H + TWO) * LINE):
                         dplane[q] = zero
                 for first in range(u64(0), OH, strip):
                     last = min(first + strip, OH)
-                    for f in range(FILTERS):
+                    for f in range(F):
                         alive = u64(0)  # list the winners first, so that the sums below are free of conditions
-                        k = (n * OH + first) * OW * FILTERS + f
+                        k = (n * OH + first) * OW * F + f
                         for i in range(first, last):
                             for j in range(OW):
                                 o = u64(argmax[k])
                                 corners[alive] = (TWO * i + (o >> ONE)) * LINE + (TWO * j + (o & ONE)) * SIZE
                                 gradients[alive] = dy[k]
                                 alive += u64(o != u64(DEAD))
-                                k += FILTERS
+                                k += F
                         if s == u64(0):
                             for live in range(alive):
                                 db[f] += gradients[live]
@@ -129,9 +129,9 @@ def _backward(C: int, S: int, F: int, input_gradient: bool) -> Callable:
                                     dplane[at + LINE + LINE + q] += g * weights[row + R2 + q]
                 if input_gradient:
                     for h in range(H):
-                        for p in range(W):
-                            at, to = (h + ONE) * LINE + (p + ONE) * SIZE, ((n * H + h) * W + p) * CHANNELS + s * SIZE
-                            for c in range(own_channels):
+                        for p in range(pixels):
+                            at, to = (h + ONE) * LINE + (p + ONE) * SIZE, ((n * H + h) * W + p) * C + s * SIZE
+                            for c in range(channels):
                                 dx[to + c] = dplane[at + c]
 
     return kernel
