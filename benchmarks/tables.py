@@ -108,7 +108,7 @@ def floors(found: list[dict[str, Any]]) -> str:
     parts = []
     for each in found:
         threads = f"{each['threads']} thread{'s' * (each['threads'] > 1)}"
-        peaks = f"{each['flops'] / 1e9:.0f} GFLOP/s in a matrix product, {each['bandwidth'] / 1e9:.1f} GB/s in a copy"
+        peaks = f"{each['flops'] / 1e9:.0f} GFLOP/s in registers, {each['bandwidth'] / 1e9:.1f} GB/s in a copy"
         rows = []
         for r in each["rows"]:
             bound = "operations" if r["flops"] / each["flops"] >= r["bytes"] / each["bandwidth"] else "bytes"
