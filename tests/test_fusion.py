@@ -40,7 +40,7 @@ def outcome(model, x, dy, fuse):
 @given(
     N=st.integers(1, 20),
     size=st.tuples(st.integers(1, 6), st.integers(1, 6)),
-    channels=st.sampled_from([(1, 1), (3, 16), (8, 5)]),  # few: each pair is a compilation
+    channels=st.sampled_from([(1, 1), (3, 16), (8, 5), (40, 17)]),  # few, as some are a compilation; 40: two slices
     use_bias=st.booleans(),
     dtype=st.sampled_from(["float64", "float32"]),
     seed=st.integers(0, 2**32 - 1),
@@ -61,7 +61,8 @@ def test_fused_and_plain_layers_agree(N, size, channels, use_bias, dtype, seed):
 def test_the_kernel_agrees_with_the_reference_on_whole_numbers():
     """Whole numbers have ties, zeros and no rounding: values and winners must be the same to the bit."""
     rng = np.random.default_rng(0)
-    for N, H, W, C, F in [(1, 2, 2, 1, 1), (3, 4, 6, 8, 5), (17, 2, 4, 3, 16)]:
+    shapes = [(1, 2, 2, 1, 1), (3, 4, 6, 8, 5), (17, 2, 4, 3, 16), (2, 4, 4, 40, 17), (1, 12, 64, 20, 3)]
+    for N, H, W, C, F in shapes:  # the last two: two slices of channels, and several strips of lines
         x, w, b = (rng.integers(-2, 3, shape).astype("f4") for shape in [(N, H, W, C), (3, 3, C, F), F])
         y, argmax = cpu.conv2d_relu_maxpool2d(x, w, b)
         for found, expected in zip((y, argmax), reference.conv2d_relu_maxpool2d(x, w, b), strict=True):

@@ -14,8 +14,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from minicnn.kernels import buffers, direct, threads
-from minicnn.kernels.compiler import jit
+from minicnn.kernels import buffers, compiler, direct, threads
 from minicnn.kernels.fused import conv2d_relu_maxpool2d, conv2d_relu_maxpool2d_backward  # noqa: F401 - doors too
 
 Pair = tuple[int, int]
@@ -226,7 +225,7 @@ def _elementwise(kernel, x: np.ndarray, *others) -> None:
     threads.run(task, -(-x.size // CHUNK))
 
 
-@jit
+@compiler.jit
 def _im2col(x, cols, start, stop, OH, OW, kernel_size, strides, pads):
     """Fill cols with the windows of the output lines start..stop, line l being row l % OH of image l // OH."""
     (KH, KW), (SH, SW), top, left = kernel_size, strides, pads[0][0], pads[1][0]
@@ -251,7 +250,7 @@ def _im2col(x, cols, start, stop, OH, OW, kernel_size, strides, pads):
                             target[to + q] = source[at + q] if inside else 0
 
 
-@jit
+@compiler.jit
 def _col2im(cols, x, start, stop, OH, OW, kernel_size, strides, pads):
     """Add the rows of the output lines start..stop to x: the loops of _im2col with source and target exchanged."""
     (KH, KW), (SH, SW), top, left = kernel_size, strides, pads[0][0], pads[1][0]
@@ -274,7 +273,7 @@ def _col2im(cols, x, start, stop, OH, OW, kernel_size, strides, pads):
                         target[to + q] += source[at + q]
 
 
-@jit
+@compiler.jit
 def _conv2d_backward_input(dy, matrix, dx, kernel_size, strides, pads):
     N, OH, OW, F = dy.shape
     lines = max(1, TILE_ROWS // OW)
@@ -287,7 +286,7 @@ def _conv2d_backward_input(dy, matrix, dx, kernel_size, strides, pads):
         _col2im(tile, dx, start, stop, OH, OW, kernel_size, strides, pads)
 
 
-@jit
+@compiler.jit
 def _maxpool2d(x, y, argmax, pool_size, strides, pads):
     (PH, PW), (SH, SW), top, left = pool_size, strides, pads[0][0], pads[1][0]
     N, OH, OW, C = y.shape
@@ -310,7 +309,7 @@ def _maxpool2d(x, y, argmax, pool_size, strides, pads):
                             place[c] = here if wins else place[c]
 
 
-@jit
+@compiler.jit
 def _maxpool2d_backward(dy, argmax, dx, pool_size, strides, pads):
     (PH, PW), (SH, SW), top, left = pool_size, strides, pads[0][0], pads[1][0]
     N, OH, OW, C = dy.shape
@@ -328,27 +327,27 @@ def _maxpool2d_backward(dy, argmax, dx, pool_size, strides, pads):
                             target[c] += part[c] if place[c] == here else zero
 
 
-@jit
+@compiler.jit
 def _rescale(x, y, scale, offset):
     for i in range(x.size):
         y[i] = y.dtype.type(x[i]) * scale + offset
 
 
-@jit
+@compiler.jit
 def _relu(x, y):
     zero = x.dtype.type(0)  # a plain 0 would make every element a float64
     for i in range(x.size):
         y[i] = zero if x[i] < zero else x[i]
 
 
-@jit
+@compiler.jit
 def _relu_backward(dy, y, dx):
     zero = dy.dtype.type(0)
     for i in range(dy.size):
         dx[i] = dy[i] if y[i] > zero else zero
 
 
-@jit
+@compiler.jit
 def _sgd_step(ws, dws, velocities, learning_rate, momentum, nesterov):
     for k in range(len(ws)):
         w, dw, velocity = ws[k], dws[k], velocities[k]

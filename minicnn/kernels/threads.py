@@ -127,7 +127,8 @@ class _Helper(threading.Thread):
     def begin(self, work: Callable[[], None] | None) -> None:
         """Ask for work, or, with None, for the end of the thread."""
         self._work = work
-        self._asked.release()
+        if self._asked.locked():  # not asked before, by one who was interrupted
+            self._asked.release()
 
     def end(self) -> BaseException | None:
         """Wait until the work is done; return what it raised."""
