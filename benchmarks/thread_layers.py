@@ -80,16 +80,16 @@ def stage(layer: str, size: int, C: int, F: int) -> Callable[[], object]:
     import numba
 
     from minicnn.kernels import buffers, direct, threads
-    from minicnn.kernels.compiler import LANES
 
-    kernel, blocks = direct._forward(True, F % LANES == 0), threads.blocks(BATCH_SIZE)
+    lanes, blocks = direct._lanes(F, np.dtype(np.float32)), threads.blocks(BATCH_SIZE)
+    kernel = direct._forward(True, F % lanes == 0, lanes)
     numbers = [BATCH_SIZE * size * size * C, F * 9 * C, F, BATCH_SIZE * size * size // 4 * F]  # of x, w, b, y
     arrays = [buffers.zeros((number,), np.float32) for number in numbers]
     arrays.append(buffers.empty((numbers[3],), np.uint8))
     lengths = direct._unsigned((size, size, C), (size, size, F), (3, 3), (1, 1), (1, 1), (size + 2, size + 2))
 
     def scratch() -> tuple:
-        return buffers.zeros(((size + 2) ** 2 * C,), np.float32), buffers.zeros((8 * LANES,), np.float32)
+        return buffers.zeros(((size + 2) ** 2 * C,), np.float32), buffers.zeros((8 * lanes,), np.float32)
 
     if layer == "own threads":
         return lambda: threads.run(lambda i, *own: kernel(*arrays, *blocks[i], lengths, *own), len(blocks), scratch)

@@ -1,24 +1,24 @@
 """Convolution without a column matrix, for the CPU room; with ReLU and max-pooling 2x2 behind it if wanted.
 
 Each image is copied to a plane with a border of zeros, so that no window needs a condition. In NHWC the KW*C numbers of
-a window's line are neighbours: x and w meet in KH runs. Forward computes outputs in blocks of 2x4 pixels by LANES
-filters; its 8 sums are 8 vectors that stay in registers over all runs:
+a window's line are neighbours: x and w meet in KH runs. Forward computes outputs in blocks of 2x4 pixels by one
+or two vectors of filters; its sums, 8 or 16 vectors, stay in registers over all runs:
 
-    outputs  0 1 | 4 5      for each line u of the window, and each number r of its run, one vector of weights
-             2 3 | 6 7      and 8 numbers of the plane, one for each output, make 8 products:
+    outputs  0 1 | 4 5      for each line u of the window, and each number r of its run, the weights of all
+             2 3 | 6 7      filters and 8 numbers of the plane, one for each output, make 8 products:
 
     sums[o] += plane[line row(o)*SH + u, number column(o)*SW*C + r] * w[u, r, filters]
 
 With `pool` the left and the right four are pooling windows. Only the maximum of each is stored, if it is positive, and
 which of the four it was; 4 says that ReLU held it at 0.
 
-Backward, dw keeps 8 numbers of a run by LANES filters in registers while it runs over pixels:
+Backward, dw keeps 8 numbers of a run by as many filters in registers while it runs over pixels:
 
     dw[u, r, filters] = sum over i, j of plane[line i*SH + u, number j*SW*C + r] * dy[i, j, filters]
 
 Without strides dx is again such a convolution: of dy, with w turned by 180 degrees and its channels exchanged.
 
-LANES is a constant of the compiled code, from which LLVM knows that the sums are whole vectors.
+`lanes`, the number of filters, is a constant of the compiled code, from which LLVM knows that sums are whole vectors.
 """
 
 import functools
@@ -49,14 +49,15 @@ def correlate(
     (OH, OW), (SH, SW) = size, strides
     y = buffers.empty((N, OH // 2, OW // 2, F) if pool else (N, OH, OW, F), x.dtype)
     argmax = buffers.empty(y.shape if pool else (0,), np.uint8)
-    arrays = np.ascontiguousarray(x), _by_lanes(w.reshape(KH * KW * C, F)), _by_lanes(b.reshape(1, F)), y, argmax
+    lanes = _lanes(F, x.dtype)
+    arrays = np.ascontiguousarray(x), _by_lanes(w.reshape(-1, F), lanes), _by_lanes(b.reshape(1, F), lanes), y, argmax
     flat = [array.reshape(-1) for array in arrays]  # (size,) each
     lines, columns = (2 * -(-OH // 2) - 1) * SH + KH, (4 * -(-OW // 4) - 1) * SW + KW  # whole blocks
     sizes = _unsigned((H, W, C), (OH, OW, F), (KH, KW), strides, corner, (lines, columns))
-    kernel, blocks = _forward(pool, F % LANES == 0), threads.blocks(N)
+    kernel, blocks = _forward(pool, F % lanes == 0, lanes), threads.blocks(N)
 
     def scratch() -> tuple:
-        return buffers.zeros((lines * columns * C,), x.dtype), buffers.zeros((8 * LANES,), x.dtype)
+        return buffers.zeros((lines * columns * C,), x.dtype), buffers.zeros((8 * lanes,), x.dtype)
 
     def task(i: int, *own: np.ndarray) -> None:
         kernel(*flat, *blocks[i], sizes, *own)
@@ -72,27 +73,27 @@ def gradient_of_weights(
     N, H, W, C = x.shape
     KH, KW, _, F = w_shape
     _, OH, OW, _ = dy.shape
-    groups, blocks = -(-F // LANES), threads.blocks(N)
+    lanes, blocks = _lanes(F, x.dtype), threads.blocks(N)
+    groups = -(-F // lanes)
     run = -(-KW * C // 8) * 8  # filled up to whole steps of 8; what is summed there is dropped
-    dws = buffers.zeros((len(blocks), groups, KH, run, LANES), x.dtype)
-    dbs = buffers.zeros((len(blocks), groups, LANES), x.dtype)
+    dws = buffers.zeros((len(blocks), groups, KH, run, lanes), x.dtype)
+    dbs = buffers.zeros((len(blocks), groups, lanes), x.dtype)
     flat = [np.ascontiguousarray(array).reshape(-1) for array in (dy, x)]  # (size,) each
     lines, columns = (OH - 1) * strides[0] + KH, (OW - 1) * strides[1] + KW
     sizes = _unsigned((H, W, C), (OH, OW, F), (KH, KW), strides, corner, (lines, columns))
-    kernel = _backward()
+    kernel = _backward(lanes)
 
     def scratch() -> tuple:
-        sizes = lines * columns * C + 8, groups * OH * OW * LANES, 8 * LANES  # the last run is read beyond its end
+        sizes = lines * columns * C + 8, groups * OH * OW * lanes, 8 * lanes  # the last run is read beyond its end
         return tuple(buffers.zeros((size,), x.dtype) for size in sizes)
 
     def task(i: int, *own: np.ndarray) -> None:
-        parts = dws[i].reshape(-1), dbs[i].reshape(-1)  # (groups*KH*run*LANES,), (groups*LANES,)
+        parts = dws[i].reshape(-1), dbs[i].reshape(-1)  # (groups*KH*run*lanes,), (groups*lanes,)
         kernel(*flat, *parts, *blocks[i], sizes, *own)
 
     threads.run(task, len(blocks), scratch)
-    dw = dws.sum(axis=0)[:, :, : KW * C].reshape(
-        groups, KH * KW * C, LANES
-    )  # (groups, KH, run, LANES) without the rest
+    dw = dws.sum(axis=0)[:, :, : KW * C]  # (B, groups, KH, run, lanes) -> (groups, KH, KW*C, lanes)
+    dw = dw.reshape(groups, KH * KW * C, lanes)  # (groups, KH*KW*C, lanes)
     dw = dw.swapaxes(0, 1).reshape(KH * KW * C, -1)[:, :F]  # (KH*KW*C, F)
     return np.ascontiguousarray(dw).reshape(w_shape), dbs.sum(axis=0).reshape(-1)[:F]
 
@@ -109,22 +110,28 @@ def _unsigned(*sizes: tuple[int, ...]) -> tuple:
     return tuple(tuple(np.uint64(size) for size in group) for group in sizes)
 
 
-def _by_lanes(matrix: np.ndarray) -> np.ndarray:
-    """Cut a matrix (K, F) into groups of filters, (groups, K, LANES), the last filled up with zeros."""
+def _lanes(F: int, dtype: np.dtype) -> int:
+    """Return how many filters are computed at once: two vectors where registers suffice and no vector stays empty."""
+    registers_suffice = LANES == 16 and dtype.itemsize == 4  # 16 of 32 for sums, 8 for the plane, 2 for weights
+    return 2 * LANES if registers_suffice and -(-F // LANES) % 2 == 0 else LANES
+
+
+def _by_lanes(matrix: np.ndarray, lanes: int) -> np.ndarray:
+    """Cut a matrix (K, F) into groups of filters, (groups, K, lanes), the last filled up with zeros."""
     K, F = matrix.shape
-    groups = -(-F // LANES)
-    padded = buffers.zeros((K, groups * LANES), matrix.dtype)
+    groups = -(-F // lanes)
+    padded = buffers.zeros((K, groups * lanes), matrix.dtype)
     padded[:, :F] = matrix
-    result = buffers.empty((groups, K, LANES), matrix.dtype)
-    result[:] = padded.reshape(K, groups, LANES).swapaxes(0, 1)  # (groups, K, LANES)
+    result = buffers.empty((groups, K, lanes), matrix.dtype)
+    result[:] = padded.reshape(K, groups, lanes).swapaxes(0, 1)  # (groups, K, lanes)
     return result
 
 
 @functools.cache
-def _forward(pool: bool, whole: bool) -> Callable:
+def _forward(pool: bool, whole: bool, lanes: int) -> Callable:
     u64 = np.uint64
     ONE, TWO, FOUR = u64(1), u64(2), u64(4)
-    L1, L2, L3, L4, L5, L6, L7 = (u64(LANES * i) for i in range(1, 8))
+    L1, L2, L3, L4, L5, L6, L7 = (u64(lanes * i) for i in range(1, 8))
 
     @jit_apart
     def kernel(x, w, bias, y, argmax, start, stop, sizes, plane, sums):
@@ -184,10 +191,10 @@ def _forward(pool: bool, whole: bool) -> Callable:
 
 
 @functools.cache
-def _backward() -> Callable:
+def _backward(lanes: int) -> Callable:
     u64 = np.uint64
     ONE, EIGHT = u64(1), u64(8)
-    L1, L2, L3, L4, L5, L6, L7, L8 = (u64(LANES * i) for i in range(1, 9))
+    L1, L2, L3, L4, L5, L6, L7, L8 = (u64(lanes * i) for i in range(1, 9))
     R1, R2, R3, R4, R5, R6, R7 = (u64(i) for i in range(1, 8))
 
     @jit_apart
