@@ -30,7 +30,6 @@ from minicnn.kernels import buffers, threads
 from minicnn.kernels.compiler import LANES, jit_apart
 
 Pair = tuple[int, int]
-Pads = tuple[Pair, Pair]
 
 DEAD = 4  # in argmax: no gradient, since the maximum was not positive
 NEAR = 24_000  # bytes of the plane that backward works on at a time: with dy or dx they fit into the first cache

@@ -1,6 +1,6 @@
 """Convolution 3x3 "same" + bias + ReLU + max-pooling 2x2 as one stage, for the CPU room.
 
-Forward is `direct.conv2d` with pooling: neither the column matrix nor the full-size activation is ever stored.
+Forward is `direct.correlate` with pooling: neither the column matrix nor the full-size activation is ever stored.
 
 Backward visits the winners of the pooling windows alone: everywhere else the gradient is exactly zero. With `at` the
 corner of a winner's 3x3 patch in the zero-bordered plane of its image, for each filter f
