@@ -18,6 +18,11 @@ def model_s(classes: int = 10) -> Model:
     Model
         Not compiled; takes batches (N, 32, 32, 3) of bytes or floats from 0 to 255.
 
+    Raises
+    ------
+    ArgumentError
+        If `classes` is not a positive integer.
+
     Examples
     --------
     >>> from minicnn.baseline import model_s

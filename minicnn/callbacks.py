@@ -29,9 +29,24 @@ Logs = dict[str, Any] | None
 class Callback:
     """Base of all callbacks: subclass it and override the hooks you need; each does nothing by default.
 
-    `epoch` and `batch` count from 0. `logs` holds the running ``loss`` and ``accuracy``, at the end of an epoch also
-    ``val_loss`` and ``val_accuracy``; what a callback adds to it there, later callbacks and the history see.
+    At first ``set_model(model)`` and ``set_params(params)`` keep what they are given. Then come, around the training,
+    ``on_train_begin(logs)`` and ``on_train_end(logs)``; around each epoch ``on_epoch_begin(epoch, logs)`` and
+    ``on_epoch_end(epoch, logs)``; around each of its batches ``on_train_batch_begin(batch, logs)`` and
+    ``on_train_batch_end(batch, logs)``; around its validation ``on_test_begin(logs)`` and ``on_test_end(logs)``, and
+    around each of that one's batches ``on_test_batch_begin(batch, logs)`` and ``on_test_batch_end(batch, logs)``.
 
+    `epoch` and `batch` are integers from 0. `logs`, a dict of floats or None, holds the running ``loss`` and
+    ``accuracy``, at the end of an epoch also ``val_loss`` and ``val_accuracy``; what a callback adds to it there, later
+    callbacks and the history see.
+
+    Attributes
+    ----------
+    model : Model, in training
+    params : dict: ``epochs``, ``steps`` (batches an epoch; None if unknown) and ``verbose``
+
+    Examples
+    --------
+    >>> from minicnn.callbacks import Callback
     >>> class Shout(Callback):
     ...     def on_epoch_end(self, epoch, logs=None):
     ...         print(f"EPOCH {epoch + 1}: {logs['loss']:.2f}!")
@@ -39,8 +54,8 @@ class Callback:
     EPOCH 1: 2.30!
     """
 
-    model: Any = None  # in training
-    params: dict[str, Any] | None = None  # epochs, steps (batches an epoch; None if unknown) and verbose
+    model: Any = None
+    params: dict[str, Any] | None = None
 
     def set_model(self, model: Any) -> None:
         self.model = model
@@ -69,6 +84,15 @@ class Monitor(Callback):
     mode : {"min", "max", "auto"}, what is better; "auto" takes "max" for accuracies and AUCs, else "min"
     min_delta : float, a smaller change is no improvement
     verbose : int, 1 prints a line when something happens
+
+    Attributes
+    ----------
+    best : float, the best value so far
+
+    Raises
+    ------
+    ArgumentError
+        If `mode` is none of these.
     """
 
     def __init__(self, monitor: str = "val_loss", mode: str = "auto", min_delta: float = 0.0, verbose: int = 0):
@@ -81,18 +105,33 @@ class Monitor(Callback):
         self.best = self.worst = -np.inf if mode == "max" else np.inf
 
     def better(self, value: float, reference: float) -> bool:
-        """Tell whether `value` is strictly better than `reference`; a NaN never is."""
+        """Tell whether `value` is strictly better than `reference`; a NaN never is.
+
+        Parameters
+        ----------
+        value, reference : float
+        """
         return value > reference if self.mode == "max" else value < reference
 
     def current(self, logs: dict[str, Any]) -> float | None:
-        """Return the monitored value, or warn with the names there are and return None."""
+        """Return the monitored value, or warn with the names there are and return None.
+
+        Parameters
+        ----------
+        logs : dict of str to float
+        """
         if self.monitor not in logs:
             problem = f"{type(self).__name__} is conditioned on metric `{self.monitor}` which is not available."
             warnings.warn(f"{problem} Available metrics are: {','.join(logs)}", stacklevel=3)
         return logs.get(self.monitor)
 
     def tell(self, message: str) -> None:
-        """Print `message` if the callback is verbose."""
+        """Print a line if the callback is verbose.
+
+        Parameters
+        ----------
+        message : str
+        """
         if self.verbose > 0:
             _say(message)
 
@@ -109,6 +148,21 @@ class ReduceLROnPlateau(Monitor):
     patience : int >= 0, epochs without improvement before a cut
     cooldown : int >= 0, epochs after a cut that do not count
     min_lr : float >= 0, the rate never goes below it
+
+    Raises
+    ------
+    ArgumentError
+        If an argument is not as above.
+
+    Examples
+    --------
+    >>> from types import SimpleNamespace
+    >>> from minicnn.callbacks import ReduceLROnPlateau
+    >>> plateau = ReduceLROnPlateau(factor=0.5, patience=2, verbose=1)
+    >>> plateau.model = SimpleNamespace(optimizer=SimpleNamespace(learning_rate=0.01))
+    >>> for epoch, loss in enumerate([1.2, 1.0, 1.1, 1.0]):
+    ...     plateau.on_epoch_end(epoch, {"val_loss": loss})
+    Epoch 4: ReduceLROnPlateau reducing learning rate to 0.005.
     """
 
     def __init__(
@@ -162,6 +216,22 @@ class EarlyStopping(Monitor):
         When training ends, whatever ended it, give the model its weights of the best epoch (as Keras 3; Keras 2 did
         so only when it had stopped the training itself). The learning rate and the velocities stay as they are.
     start_from_epoch : int >= 0, epochs to let pass first
+
+    Raises
+    ------
+    ArgumentError
+        If an argument is not as above.
+
+    Examples
+    --------
+    >>> from types import SimpleNamespace
+    >>> from minicnn.callbacks import EarlyStopping
+    >>> stopping = EarlyStopping(patience=2)
+    >>> stopping.model = SimpleNamespace(stop_training=False)
+    >>> for epoch, loss in enumerate([1.2, 1.0, 1.1, 1.0]):
+    ...     stopping.on_epoch_end(epoch, {"val_loss": loss})
+    >>> stopping.model.stop_training, stopping.best_epoch  # from 0
+    (True, 1)
     """
 
     def __init__(
@@ -223,8 +293,21 @@ class ModelCheckpoint(Monitor):
 
     Raises
     ------
-    ArgumentError, OutputError
-        When saving, if `filepath` names what the logs lack, or if it cannot be written.
+    ArgumentError
+        If an argument is not as above; when saving, if `filepath` names what the logs lack.
+    OutputError
+        When saving, if the file cannot be written.
+
+    Examples
+    --------
+    >>> from types import SimpleNamespace
+    >>> from minicnn.callbacks import ModelCheckpoint
+    >>> checkpoint = ModelCheckpoint("model-{epoch:02d}-{val_loss:.2f}.safetensors", save_best_only=True)
+    >>> checkpoint.model = SimpleNamespace(save=print)  # prints the path instead of saving
+    >>> for epoch, loss in enumerate([1.2, 1.3, 1.0]):
+    ...     checkpoint.on_epoch_end(epoch, {"val_loss": loss})
+    model-01-1.20.safetensors
+    model-03-1.00.safetensors
     """
 
     def __init__(
@@ -264,11 +347,26 @@ class ModelCheckpoint(Monitor):
 
 
 class History(Callback):
-    """Keep every epoch's logs; ``fit`` returns it."""
+    """Keep every epoch's logs; ``fit`` returns it.
+
+    Attributes
+    ----------
+    epoch : list of int, from 0
+    history : dict of str to list
+        By the names of the logs, loss, accuracy, val_loss, val_accuracy and learning_rate: a value an epoch.
+
+    Examples
+    --------
+    >>> from minicnn.callbacks import History
+    >>> history = History()
+    >>> history.on_epoch_end(0, {"loss": 1.5, "accuracy": 0.5})
+    >>> history.history
+    {'loss': [1.5], 'accuracy': [0.5]}
+    """
 
     def __init__(self) -> None:
-        self.epoch: list[int] = []  # from 0
-        self.history: dict[str, list] = {}  # loss, accuracy, val_loss, val_accuracy, learning_rate: a value an epoch
+        self.epoch: list[int] = []
+        self.history: dict[str, list] = {}
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
         self.epoch.append(epoch)
@@ -287,8 +385,22 @@ class CSVLogger(Callback):
 
     Raises
     ------
+    ArgumentError
+        If an argument is not as above.
     OutputError
         When training begins, if the file cannot be written; later, if the disk is full.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from minicnn.callbacks import CSVLogger
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     logger = CSVLogger(f"{folder}/history.csv")
+    ...     logger.on_epoch_end(0, {"loss": 1.5, "accuracy": 0.5})
+    ...     with open(f"{folder}/history.csv") as file:
+    ...         print(file.read(), end="")
+    epoch,accuracy,loss
+    0,0.5,1.5
     """
 
     def __init__(self, filename: str | os.PathLike, separator: str = ",", append: bool = False):
@@ -314,7 +426,19 @@ class CSVLogger(Callback):
 
 
 class TerminateOnNaN(Callback):
-    """End the training at the first batch whose running loss is not finite."""
+    """End the training at the first batch whose running loss is not finite.
+
+    Examples
+    --------
+    >>> from types import SimpleNamespace
+    >>> from minicnn.callbacks import TerminateOnNaN
+    >>> guard = TerminateOnNaN()
+    >>> guard.model = SimpleNamespace(stop_training=False)
+    >>> guard.on_train_batch_end(7, {"loss": float("nan")})
+    Batch 7: Invalid loss, terminating training
+    >>> guard.model.stop_training
+    True
+    """
 
     def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
         if not np.isfinite((logs or {}).get("loss", 0.0)):
@@ -327,6 +451,11 @@ class ProgressBar(Callback):
 
     ``params["verbose"]``: 0 is silent; 1 or "auto" draws a bar on a terminal and prints plain lines elsewhere; 2 prints
     one line an epoch. An evaluation is shown as a training of one epoch, which needs no title.
+
+    Raises
+    ------
+    ArgumentError
+        When training begins, if it is none of these.
     """
 
     def __init__(self) -> None:

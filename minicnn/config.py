@@ -51,7 +51,24 @@ def set_floatx(value: str) -> None:
 
 @contextmanager
 def using_floatx(value: str) -> Iterator[None]:
-    """Choose the float type inside the block only; as `set_floatx` otherwise."""
+    """Choose the float type inside the block only.
+
+    Parameters
+    ----------
+    value : as in `set_floatx`
+
+    Raises
+    ------
+    ArgumentError
+        As in `set_floatx`.
+
+    Examples
+    --------
+    >>> import minicnn
+    >>> with minicnn.config.using_floatx("float64"):
+    ...     minicnn.floatx()
+    'float64'
+    """
     before = _floatx
     set_floatx(value)
     try:

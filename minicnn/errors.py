@@ -55,6 +55,11 @@ def plain_exit() -> Iterator[None]:
 
     Ctrl-C ends it with one line and status 130, as shells expect.
 
+    Raises
+    ------
+    SystemExit
+        With the status, in place of the error.
+
     Examples
     --------
     >>> from minicnn.errors import DataError, plain_exit

@@ -25,7 +25,14 @@ HEADER = LINE.format("layer", "tensor", "entries", "error", "verdict")
 class Row:
     """The worst entry of one tensor: where `backward` and finite differences disagree most.
 
-    `error` is relative to the larger of the two, or to 1/100 of the tensor's largest gradient if both are smaller.
+    Parameters
+    ----------
+    tensor : str, its name: dx, dkernel, dbias
+    checked : str, how many of its entries were compared
+    error : float
+        Relative to the larger of the two, or to 1/100 of the tensor's largest gradient if both are smaller.
+    index : tuple of int, or str where no single entry is meant
+    analytic, numeric : float, what `backward` says and what was measured
     """
 
     tensor: str
@@ -38,7 +45,14 @@ class Row:
 
 @dataclass
 class Report:
-    """What a check found, a row a tensor; `ok` tells whether every error is within `tolerance`."""
+    """What a check found, a row a tensor; printed, it is a table.
+
+    Parameters
+    ----------
+    name : str, of what was checked
+    tolerance : float, the largest relative error that is accepted
+    rows : list of Row
+    """
 
     name: str
     tolerance: float
@@ -165,8 +179,7 @@ def check_model(
         By default random values, from 0 to 255 if the model begins with Rescaling, else from -1 to 1.
     labels : array (N,) of int, optional
         Random by default.
-    batch_size, seed, tolerance, max_entries
-        As in `check_layer`.
+    batch_size, seed, tolerance, max_entries : as in `check_layer`
     name : str, optional
         Shown in the report.
 
@@ -213,9 +226,17 @@ def check_model(
 
 
 def tie_free(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
-    """Return numbers between -1 and 1 in random order, all different, none near 0: no maximum is in doubt.
+    """Return numbers between -1 and 1 in the given shape, all different, none near 0: no maximum is in doubt.
 
+    Parameters
+    ----------
+    shape : tuple of int
+    rng : numpy.random.Generator, which draws their order
+
+    Examples
+    --------
     >>> import numpy as np
+    >>> from minicnn.gradcheck import tie_free
     >>> tie_free((4,), np.random.default_rng(0))
     array([ 0.1, -0.7, -0.3,  0.5])
     """

@@ -41,9 +41,17 @@ def glorot_uniform(shape: tuple[int, ...], generator: np.random.Generator, dtype
 
 
 def zeros(shape: tuple[int, ...], generator: np.random.Generator, dtype: str = "float32") -> np.ndarray:
-    """Return zeros, with which biases begin; the arguments are those of `glorot_uniform`.
+    """Return zeros of the given shape, with which biases begin.
 
+    Parameters
+    ----------
+    shape, dtype : as in `glorot_uniform`
+    generator : numpy.random.Generator, which is not used
+
+    Examples
+    --------
     >>> import numpy as np
+    >>> from minicnn.initializers import zeros
     >>> zeros((2,), np.random.default_rng(0))
     array([0., 0.], dtype=float32)
     """

@@ -38,12 +38,17 @@ class SparseCategoricalCrossentropy:
         self.from_logits = from_logits
 
     def __call__(self, labels: Any, predictions: Any) -> float:
-        """Return the mean loss of predictions (N, K) against integer labels (N,).
+        """Return the mean loss of predictions against labels.
+
+        Parameters
+        ----------
+        labels : array-like (N,) of int from 0 to K-1
+        predictions : array-like (N, K), probabilities, or with `from_logits` logits
 
         Raises
         ------
-        ShapeError, DataError
-            As `check_labels` does.
+        ShapeError, DataError, DtypeError
+            If they do not fit each other, or labels are not such integers.
         """
         predictions = np.asarray(predictions)
         labels = check_labels(labels, predictions)
@@ -53,7 +58,18 @@ class SparseCategoricalCrossentropy:
         return float(-np.log(p).mean())
 
     def value_and_gradient(self, logits: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return each sample's loss (N,) and the gradient of their mean with respect to the logits (N, K)."""
+        """Return each sample's loss (N,) and the gradient of their mean with respect to the logits (N, K).
+
+        Parameters
+        ----------
+        logits : array (N, K)
+        labels : array (N,) of int from 0 to K-1, not checked here
+
+        Raises
+        ------
+        DtypeError
+            If the logits are not an array that kernels compute with.
+        """
         return kernels.room(logits).softmax_crossentropy(logits, labels)
 
     def get_config(self) -> dict[str, Any]:
@@ -62,14 +78,26 @@ class SparseCategoricalCrossentropy:
 
 
 def check_labels(labels: Any, predictions: np.ndarray) -> np.ndarray:
-    """Return `labels` as an integer array (N,) if they name classes of `predictions` (N, K).
+    """Return `labels` as an integer array (N,) if they name classes of `predictions`.
+
+    Parameters
+    ----------
+    labels : array-like (N,) or (N, 1)
+    predictions : array (N, K)
 
     Raises
     ------
     ShapeError
         If the predictions are not (N, K) or there is not one label for each.
     DataError
-        If a label is not an integer in 0..K-1.
+        If a label is not an integer from 0 to K-1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from minicnn.losses import check_labels
+    >>> check_labels([[2], [0]], np.zeros((2, 3)))
+    array([2, 0])
     """
     labels = np.asarray(labels)
     if labels.ndim == 2 and labels.shape[1] == 1:
@@ -94,10 +122,20 @@ LOSSES = {"sparse_categorical_crossentropy": SparseCategoricalCrossentropy}
 def get(loss: Any) -> SparseCategoricalCrossentropy:
     """Return a loss given itself or its name.
 
+    Parameters
+    ----------
+    loss : SparseCategoricalCrossentropy or "sparse_categorical_crossentropy"
+
     Raises
     ------
     ArgumentError
-        If there is no loss of this name.
+        If it is neither.
+
+    Examples
+    --------
+    >>> from minicnn import losses
+    >>> losses.get("sparse_categorical_crossentropy").get_config()
+    {'from_logits': False}
     """
     if isinstance(loss, SparseCategoricalCrossentropy):
         return loss

@@ -97,7 +97,18 @@ class Model:
         return [node.layer for node in self._nodes]
 
     def forward(self, x: np.ndarray, training: bool = False) -> np.ndarray:
-        """Return the output (N, K) for the batch x (N, H, W, C); the layers keep what `backward` needs."""
+        """Return the output (N, K) for one batch; the layers keep what `backward` needs.
+
+        Parameters
+        ----------
+        x : array (N, H, W, C), or of another shape that the model was built for
+        training : bool, passed on to the layers
+
+        Raises
+        ------
+        ShapeError, DtypeError
+            If x has another shape or does not hold numbers.
+        """
         self.ensure_built(x)
         values: dict[Node, np.ndarray] = {}
         for step in self._steps:
@@ -107,9 +118,23 @@ class Model:
         return output  # not the attribute: another thread may be predicting with the same model
 
     def backward(self, dy: np.ndarray, from_logits: bool = False, input_gradient: bool = False) -> np.ndarray | None:
-        """Fill every layer's `grads` from dy (N, K), the gradient of the last output, or of its logits.
+        """Fill every layer's `grads` from the gradient of the last output.
 
-        Returns dx (N, H, W, C) with `input_gradient`; without it nothing is computed below the first weights.
+        Parameters
+        ----------
+        dy : array (N, K)
+        from_logits : bool, whether dy is the gradient of the last logits instead of the last output
+        input_gradient : bool; without it nothing is computed below the first weights
+
+        Returns
+        -------
+        array (N, H, W, C) or None
+            dx, with `input_gradient`.
+
+        Raises
+        ------
+        StateError, ShapeError
+            If there was no `forward`, or dy has not the shape of its output.
         """
         wanted = set(self._nodes) if input_gradient else self._learning
         gradients = {self._nodes[-1]: dy}
@@ -128,7 +153,20 @@ class Model:
         return gradients.get(self._nodes[0])
 
     def __call__(self, x: np.ndarray, training: bool = False) -> np.ndarray:
-        """Return the output (N, K) for one batch of arrays, as `forward` does."""
+        """Return the output (N, K) for one batch, as `forward` does.
+
+        Parameters
+        ----------
+        x : array-like (N, ...)
+        training : as in `forward`
+
+        Raises
+        ------
+        ArgumentError
+            If x is a symbolic tensor: a model is no layer.
+        ShapeError, DtypeError
+            As in `forward`.
+        """
         if isinstance(x, Node):
             raise ArgumentError("a model cannot be a layer of another. Call its layers on the symbolic tensor instead.")
         return self.forward(np.asarray(x), training)
@@ -213,7 +251,7 @@ class Model:
         y : array (N,) of int, optional
             Labels, if x is an array.
         batch_size : int, optional
-            32 if None; for arrays only.
+            Only if x is an array; 32 if None.
         epochs : int
             The number of the last epoch, counted from 1.
         verbose : {"auto", 0, 1, 2}
@@ -235,6 +273,8 @@ class Model:
         ------
         StateError
             If the model is not compiled.
+        ArgumentError
+            If an argument is not as above.
         ShapeError, DataError, DtypeError
             If batches do not fit the model or labels its outputs.
 
@@ -255,25 +295,70 @@ class Model:
     def evaluate(
         self, x: Any, y: Any = None, batch_size: int | None = None, verbose: int | str = "auto"
     ) -> list[float]:
-        """Return the loss and the compiled metrics, in their order, over a data set or arrays; weights stay."""
+        """Return the loss and the compiled metrics, in their order; the weights stay.
+
+        Parameters
+        ----------
+        x, y, batch_size, verbose : as in `fit`
+
+        Raises
+        ------
+        StateError, ArgumentError, ShapeError, DataError, DtypeError
+            As in `fit`.
+        """
         self._require_compiled("evaluate")
         return training.evaluate(self, x, y, batch_size, verbose)
 
     def predict(self, x: Any, batch_size: int | None = None, verbose: int | str = 0) -> np.ndarray:
-        """Return the outputs (N, K) for an array of images or for a data set, whose labels are ignored."""
+        """Return the outputs (N, K).
+
+        Parameters
+        ----------
+        x : as in `fit`; labels in it are ignored
+        batch_size, verbose : as in `fit`
+
+        Raises
+        ------
+        ArgumentError, ShapeError, DataError, DtypeError
+            If an argument is not as above, the batches do not fit the model, or there are none.
+        """
         return training.predict(self, x, batch_size, verbose)
 
     def train_on_batch(self, x: np.ndarray, y: np.ndarray) -> list[float]:
-        """Update the weights once from one batch; return its loss and metrics from before the update."""
+        """Update the weights once from one batch.
+
+        Parameters
+        ----------
+        x : array (N, H, W, C), or of another shape that the model was built for
+        y : array (N,) of int
+
+        Returns
+        -------
+        list of float
+            The loss and the compiled metrics of the batch, from before the update.
+
+        Raises
+        ------
+        StateError
+            If the model is not compiled, or its optimizer served another.
+        ShapeError, DataError, DtypeError
+            If the batch does not fit the model or labels its outputs.
+        """
         self._require_compiled("train_on_batch")
         return list(training.Running(self.metrics).add(*training.train_step(self, np.asarray(x), y)).values())
 
     def weights(self) -> list[np.ndarray]:
-        """Return the weights themselves, in layer order, kernel before bias."""
+        """Return the weights themselves, in layer order, kernel before bias; the layers tell their shapes."""
         return [param for layer in self.layers for param in layer.params.values()]
 
     def gradients(self) -> list[np.ndarray]:
-        """Return the gradients that the last `backward` left, in the order of `weights`."""
+        """Return the gradients that the last `backward` left, in the order and shapes of `weights`.
+
+        Raises
+        ------
+        StateError
+            If there was none.
+        """
         if any(layer.params.keys() - layer.grads.keys() for layer in self.layers):
             raise StateError("there are no gradients yet. Call forward and backward, or train_on_batch, first.")
         return [layer.grads[name] for layer in self.layers for name in layer.params]
@@ -284,6 +369,10 @@ class Model:
 
     def set_weights(self, weights: Sequence[np.ndarray]) -> None:
         """Copy the given arrays into the weights.
+
+        Parameters
+        ----------
+        weights : sequence of arrays, in the order and shapes of `get_weights`
 
         Raises
         ------
@@ -305,24 +394,44 @@ class Model:
     def save(self, path: str | os.PathLike) -> None:
         """Write architecture, weights and how the model was compiled to one safetensors file, whatever its name.
 
+        Parameters
+        ----------
+        path : path
+
         Raises
         ------
+        StateError, ArgumentError
+            If the model has no shapes yet, or layers that are not minicnn's.
         OutputError
             If the file cannot be written.
         """
         saving.write(path, self._named_weights(), self.get_config())
 
     def save_weights(self, path: str | os.PathLike) -> None:
-        """Write the weights alone to a safetensors file."""
+        """Write the weights alone to a safetensors file.
+
+        Parameters
+        ----------
+        path : path
+
+        Raises
+        ------
+        OutputError
+            If the file cannot be written.
+        """
         saving.write(path, self._named_weights(), {})
 
     def load_weights(self, path: str | os.PathLike) -> None:
         """Read weights that `save` or `save_weights` of an equal model wrote.
 
+        Parameters
+        ----------
+        path : path
+
         Raises
         ------
-        DataNotFoundError, DataError
-            If the file is missing or damaged.
+        DataNotFoundError, DataError, DtypeError
+            If the file is missing or damaged, or `path` is not a path.
         ShapeError
             If names or shapes differ: all differences are listed and nothing is changed.
         """
@@ -343,7 +452,13 @@ class Model:
         return {f"{layer.name}/{name}": param for layer in self.layers for name, param in layer.params.items()}
 
     def get_config(self) -> dict[str, Any]:
-        """Return what `load_model` needs to build an equal model, as plain JSON values."""
+        """Return what `load_model` needs to build an equal model, as plain JSON values.
+
+        Raises
+        ------
+        StateError, ArgumentError
+            As in `save`.
+        """
         if not self._nodes:
             raise StateError("the model has no shapes yet. Call build(input_shape), or fit, before it is saved.")
         for layer in self.layers:
@@ -424,7 +539,12 @@ class Model:
         show(f"Total params: {self.count_params():,} ({_bytes(sum(w.nbytes for w in self.weights()))})")
 
     def ensure_built(self, x: Any) -> None:
-        """Do nothing: the graph knows its shapes. A `Sequential` without an input learns them here."""
+        """Do nothing, since a graph knows its shapes; a `Sequential` without an input learns them here.
+
+        Parameters
+        ----------
+        x : array (N, ...)
+        """
 
     def _require_compiled(self, method: str) -> None:
         if self.optimizer is None:
@@ -464,7 +584,19 @@ class Sequential(Model):
             self.add(layer)
 
     def add(self, layer: Any) -> None:
-        """Append a layer."""
+        """Append a layer.
+
+        Parameters
+        ----------
+        layer : Layer, or what `Input` returned if it is the first
+
+        Raises
+        ------
+        ArgumentError
+            If it is neither, or is in the model already.
+        ShapeError
+            If it does not take inputs of the last layer's output shape.
+        """
         if isinstance(layer, Node) and isinstance(layer.layer, InputLayer) and not self._nodes and not self._waiting:
             self._connect(layer, layer)
         elif not isinstance(layer, Layer):
@@ -475,7 +607,17 @@ class Sequential(Model):
             self._waiting.append(layer)
 
     def build(self, input_shape: tuple[int, ...]) -> None:
-        """Fix the shapes for inputs of `input_shape`, which leaves the batch axis out, and make the weights."""
+        """Fix the shapes and make the weights.
+
+        Parameters
+        ----------
+        input_shape : tuple of int, without the batch axis
+
+        Raises
+        ------
+        ShapeError, ArgumentError
+            If a layer does not take inputs of its shape, or the model does not fit the loss that it was compiled with.
+        """
         first = last = Input(input_shape)
         for layer in self._waiting:
             last = layer(last)
@@ -484,7 +626,13 @@ class Sequential(Model):
             self._check_head(self.loss)
 
     def ensure_built(self, x: Any) -> None:
-        """Build the model for batches like x (N, ...) if that has not been done."""
+        """Build the model for batches like x if that has not been done.
+
+        Raises
+        ------
+        ShapeError, ArgumentError
+            As in `build`.
+        """
         if not self._nodes:
             self.build(np.shape(x)[1:])
 
@@ -492,8 +640,14 @@ class Sequential(Model):
 def load_model(path: str | os.PathLike) -> Model:
     """Return the model that `Model.save` wrote: architecture, weights, optimizer, loss and class names.
 
+    Parameters
+    ----------
+    path : path
+
     Raises
     ------
+    DtypeError
+        If `path` is not a path.
     DataNotFoundError
         If there is no such file.
     DataError

@@ -54,7 +54,13 @@ class SGD:
 
     @property
     def learning_rate(self) -> float:
-        """Step size, in weights per unit of gradient: the value that the rounded number stands for."""
+        """Step size, in weights per unit of gradient: the value that the rounded number stands for.
+
+        Raises
+        ------
+        ArgumentError
+            If it is set to what is not a finite number of at least 0.
+        """
         return float(self._learning_rate)
 
     @learning_rate.setter
@@ -62,7 +68,19 @@ class SGD:
         self._learning_rate = self._dtype(number("the learning rate", value, 0))
 
     def apply(self, gradients: Sequence[np.ndarray], weights: Sequence[np.ndarray]) -> None:
-        """Change each of `weights` in place by one step along its gradient."""
+        """Change each of `weights` in place by one step against its gradient.
+
+        Parameters
+        ----------
+        gradients, weights : sequences of arrays, pairwise of one shape
+
+        Raises
+        ------
+        StateError
+            If the velocities kept here are those of weights of other shapes.
+        DtypeError
+            If the weights are not arrays that kernels compute with.
+        """
         if not self.velocities:
             self.velocities = [np.zeros(w.shape, w.dtype) for w in weights]
         if [v.shape for v in self.velocities] != [w.shape for w in weights]:
@@ -85,10 +103,20 @@ OPTIMIZERS = {"sgd": SGD}
 def get(optimizer: Any) -> SGD:
     """Return an optimizer given itself or its name.
 
+    Parameters
+    ----------
+    optimizer : SGD or "sgd"
+
     Raises
     ------
     ArgumentError
-        If there is no optimizer of this name.
+        If it is neither.
+
+    Examples
+    --------
+    >>> from minicnn import optimizers
+    >>> optimizers.get("sgd")
+    SGD(learning_rate=0.009999999776482582, momentum=0.0, nesterov=False)
     """
     if isinstance(optimizer, SGD):
         return optimizer

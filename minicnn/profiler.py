@@ -28,20 +28,27 @@ class Row:
     Operations are those of a dense computation, a multiplication and its addition counted as 2. Bytes are those that
     must move once: forward the input, the weights and the output; backward dy, dx and, where there are weights, these,
     their gradients and the input.
+
+    Parameters
+    ----------
+    name : str, the layers of the step
+    forward, backward : float, in seconds
+    forward_flops, backward_flops, forward_bytes, backward_bytes : int
+    live : float or None, of a fused stage: how many of its pooling windows have a positive maximum, 0 to 1
     """
 
     name: str
-    forward: float = 0.0  # seconds
+    forward: float = 0.0
     backward: float = 0.0
     forward_flops: int = 0
     backward_flops: int = 0
     forward_bytes: int = 0
     backward_bytes: int = 0
-    live: float | None = None  # of a fused stage: how many of its pooling windows have a positive maximum, 0 to 1
+    live: float | None = None
 
     @property
     def seconds(self) -> float:
-        """Forward and backward together."""
+        """Forward and backward together, in seconds."""
         return self.forward + self.backward
 
 
@@ -50,17 +57,26 @@ class Profile:
     """A row for each step of the model, then the loss, the optimizer, and the rest, which is Python's own time.
 
     Printed, it is a table with the total, the sum of the rows.
+
+    Parameters
+    ----------
+    rows : list of Row
     """
 
     rows: list[Row]
 
     @property
     def seconds(self) -> float:
-        """The whole training step."""
+        """The whole training step, in seconds."""
         return sum(row.seconds for row in self.rows)
 
     def share(self, row: Row) -> float:
-        """Return the part of the training step that `row` takes, 0 to 1."""
+        """Return the part of the training step that one of the rows takes, 0 to 1.
+
+        Parameters
+        ----------
+        row : Row
+        """
         return row.seconds / self.seconds
 
     def __str__(self) -> str:
@@ -95,6 +111,10 @@ def profile(model: Model, images: np.ndarray, labels: np.ndarray, steps: int = 2
     labels : (N,) array of int
     steps : int
         How many are measured.
+
+    Returns
+    -------
+    Profile
 
     Raises
     ------

@@ -27,8 +27,8 @@ Recipe = tuple[np.ndarray, np.ndarray, np.ndarray]  # images, labels, rows: a ba
 class Dataset:
     """Batches of images with their labels: iterate over it once an epoch, and `len` counts the batches.
 
-    `Dataset.from_arrays`, `minicnn.utils.image_dataset_from_directory` and `minicnn.data.load` build one. Each method
-    returns a new data set and leaves this one as it is; an ArgumentError names a size that is not a positive integer.
+    `Dataset.from_arrays`, `minicnn.data.image_dataset_from_directory` and `minicnn.data.load` build one. Each method
+    returns a new data set and leaves this one as it is.
 
     Attributes
     ----------
@@ -62,12 +62,12 @@ class Dataset:
         seed: int | np.random.Generator | None = None, class_names: Sequence[str] | None = None,
         buffer_size: int | None = None,
     ) -> "Dataset":  # fmt: skip
-        """Cut arrays into batches; the last one is short if `batch_size` does not divide their length.
+        """Return arrays cut into batches; the last one is short if `batch_size` does not divide their length.
 
         Parameters
         ----------
         images : (N, ...) array, kept as it is; usually (N, H, W, C), uint8 or float
-        labels : (N,) or (N, 1) array of integers from 0; batches carry them as int32
+        labels : (N,) or (N, 1) array of int from 0; batches carry them as int32
         batch_size : int, images in a batch
         shuffle : bool
             Draw a new order each epoch: any permutation of all images, unless `buffer_size` is given.
@@ -82,6 +82,8 @@ class Dataset:
             If `images` and `labels` are empty or differ in length, or the labels are not integers.
         DataError
             If a label is negative or has no class name.
+        ArgumentError
+            If a size is not a positive integer, or the seed is negative.
         """
         images, labels = np.asarray(images), _checked_labels(labels, class_names)
         size = len(labels)
@@ -126,7 +128,11 @@ class Dataset:
         return f"<Dataset: {self.num_samples} images of {shape} in {len(self)} batches{classes}>"
 
     def concatenate(self, other: "Dataset") -> "Dataset":
-        """Follow this data set's batches by the other's; no batch mixes images of both.
+        """Return this data set's batches followed by another's; no batch mixes images of both.
+
+        Parameters
+        ----------
+        other : Dataset
 
         Raises
         ------
@@ -153,12 +159,17 @@ class Dataset:
         )
 
     def shuffle(self, buffer_size: int, seed: int | np.random.Generator | None = None) -> "Dataset":
-        """Permute the batches, not the images in them, through a reservoir; anew each epoch, as tf.data does.
+        """Return the batches, not the images in them, permuted through a reservoir; anew each epoch, as tf.data does.
 
         Parameters
         ----------
         buffer_size : int, batches in the reservoir: with at least ``len(self)`` every order is equally likely
         seed : as in `from_arrays`
+
+        Raises
+        ------
+        ArgumentError
+            If the size is not a positive integer, or the seed is negative.
         """
         buffer_size, generator = positive_integer("buffer_size", buffer_size), random_generator(seed)
         return replace(
@@ -169,15 +180,34 @@ class Dataset:
         )
 
     def take(self, n: int) -> "Dataset":
-        """Keep the first `n` batches of each epoch, or all if there are fewer."""
+        """Return the first batches of each epoch, or all if there are fewer.
+
+        Parameters
+        ----------
+        n : int
+
+        Raises
+        ------
+        ArgumentError
+            If `n` is not a positive integer.
+        """
         n = positive_integer("n", n)
         return replace(self, _order=lambda: self._order()[:n], _batch_sizes=self._batch_sizes[:n])
 
     def prefetch(self, buffer_size: int) -> "Dataset":
-        """Gather up to `buffer_size` batches ahead in a background thread; ``AUTOTUNE`` means 2.
+        """Return the same batches, some of them gathered ahead in a background thread.
 
-        The batches and their order are the same as without. The thread ends with the iteration, also when that is left
-        early, and an error in it is raised where the batches are used.
+        The thread ends with the iteration, also when that is left early, and an error in it is raised where the batches
+        are used.
+
+        Parameters
+        ----------
+        buffer_size : int, the most batches ahead; ``AUTOTUNE`` means 2
+
+        Raises
+        ------
+        ArgumentError
+            If it is neither that nor a positive integer.
         """
         return replace(self, _ahead=2 if buffer_size == AUTOTUNE else positive_integer("buffer_size", buffer_size))
 

@@ -39,7 +39,7 @@ def image_dataset_from_directory(
     class_names : sequence of str or None, the sub-folders in another order than the sorted one
     color_mode : {"rgb", "grayscale", "rgba"}, 3, 1 or 4 channels; files are converted
     batch_size : int, images in a batch
-    image_size : (int, int)
+    image_size : pair of int
         Height and width in pixels. Other images are resized by Pillow, without regard to their proportions; unlike
         Keras's default, that averages over pixels when it shrinks.
     shuffle : bool; if false: by class, then by file name

@@ -19,13 +19,21 @@ FOLDERS = ["train1", "train2", "train3", "train4", "train5", "test"]
 
 
 class Splits(NamedTuple):
-    """Three data sets with the same classes."""
+    """Three data sets with the same classes.
 
-    train: Dataset  # shuffled, prefetched
-    validation: Dataset  # in a fixed order, as the test set
+    Attributes
+    ----------
+    train : Dataset, shuffled and prefetched
+    validation, test : Dataset, in a fixed order
+    name : str, what the data are, for people
+    class_names : list of str, in the order of the labels
+    """
+
+    train: Dataset
+    validation: Dataset
     test: Dataset
-    name: str  # what the data are, for people
-    class_names: list[str]  # in the order of the labels
+    name: str
+    class_names: list[str]
 
 
 def load(
@@ -54,6 +62,8 @@ def load(
         If `path` or ``$MINICNN_DATA`` does not exist or holds none of these.
     DataError
         If what it holds is broken, or its folders' classes differ.
+    ArgumentError
+        If `batch_size` is not a positive integer, or the seed is negative.
 
     Examples
     --------

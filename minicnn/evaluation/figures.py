@@ -1,8 +1,6 @@
 """The figures of a run, drawn with matplotlib's object interface: no window, no global state.
 
-Colours can be told apart without colour vision (after Okabe and Ito). Each function returns a matplotlib Figure, narrow
-enough for a phone; bad input raises a MinicnnError. Everywhere, `labels` are N integers, `probabilities` N rows of K
-and `class_names` K strings.
+Colours can be told apart without colour vision (after Okabe and Ito). Each figure is narrow enough for a phone.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,13 +22,20 @@ _SHADES = ("#f6f9fc", "#a9d0ea", "#3f8fc4", "#084c7f")  # of the confusion matri
 
 
 def plot_history(history: Mapping[str, Sequence[float]]) -> "Figure":
-    """Draw accuracy and loss over the epochs, with the best epoch and the cuts of the learning rate.
+    """Return a figure of accuracy and loss over the epochs, with the best epoch and the cuts of the learning rate.
 
     Parameters
     ----------
     history : dict of list of float
         ``fit(...).history``: ``loss`` and ``accuracy``, and if there are any ``val_loss``, ``val_accuracy`` and
         ``learning_rate``. The best epoch is that of the lowest ``val_loss`` (``loss`` without validation).
+
+    Raises
+    ------
+    ArgumentError
+        If a curve is missing, or they differ in length.
+    TrainingError
+        If a value is not finite.
 
     Examples
     --------
@@ -66,8 +71,20 @@ def plot_history(history: Mapping[str, Sequence[float]]) -> "Figure":
 
 
 def plot_confusion_matrix(labels: Any, probabilities: Any, class_names: Sequence[str]) -> "Figure":
-    """Draw how often each true class (row) was predicted as each class (column); colour is the share of the row.
+    """Return a figure of how often each true class (row) was predicted as each class (column), shaded by its share.
 
+    Parameters
+    ----------
+    labels, probabilities : array-like (N,) and (N, K), as in `test_metrics`
+    class_names : sequence of str, one for each class
+
+    Raises
+    ------
+    ShapeError, DtypeError, DataError
+        As in `test_metrics`, or if there is not a name for each class.
+
+    Examples
+    --------
     >>> from minicnn.evaluation import plot_confusion_matrix
     >>> plot_confusion_matrix([0, 1], [[0.9, 0.1], [0.3, 0.7]], ["0_cat", "1_dog"]).axes[0].get_ylabel()
     'True class'
@@ -92,8 +109,20 @@ def plot_confusion_matrix(labels: Any, probabilities: Any, class_names: Sequence
 
 
 def plot_roc(labels: Any, probabilities: Any, class_names: Sequence[str]) -> "Figure":
-    """Draw the ROC curve of each class against the rest; the legend, up to 20 classes, sorts by area (AUC).
+    """Return a figure of the ROC curve of each class against the rest; the legend, up to 20 classes, sorts by area.
 
+    Parameters
+    ----------
+    labels, probabilities : array-like (N,) and (N, K), as in `test_metrics`
+    class_names : sequence of str, one for each class
+
+    Raises
+    ------
+    ShapeError, DtypeError, DataError
+        As in `test_metrics`, or if there is not a name for each class.
+
+    Examples
+    --------
     >>> from minicnn.evaluation import plot_roc
     >>> figure = plot_roc([0, 1], [[0.9, 0.1, 0], [0.3, 0.7, 0]], ["cat", "dog", "emu"])
     >>> [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
@@ -120,12 +149,17 @@ def plot_roc(labels: Any, probabilities: Any, class_names: Sequence[str]) -> "Fi
 
 
 def plot_filters(kernel: Any) -> "Figure":
-    """Draw the filters of a convolution as small pictures, each stretched from its own minimum to its maximum.
+    """Return a figure of a convolution's filters, each stretched from its own minimum to its maximum.
 
     Parameters
     ----------
     kernel : array-like, shape (KH, KW, Cin, F)
         Three input channels are drawn as red, green and blue; any other number as their mean, in grey.
+
+    Raises
+    ------
+    ShapeError, DataError
+        If the kernel has another shape or is not finite.
 
     Examples
     --------
@@ -159,12 +193,21 @@ def plot_filters(kernel: Any) -> "Figure":
 def plot_mistakes(
     images: Any, labels: Any, probabilities: Any, class_names: Sequence[str], count: int = 12
 ) -> "Figure":
-    """Draw the mistakes that the model was surest of: the image, the predicted class and its probability, the truth.
+    """Return a figure of the mistakes that the model was surest of: image, predicted class and probability, truth.
 
     Parameters
     ----------
     images : array-like, shape (N, H, W, 1 or 3), values 0 to 255
+    labels, probabilities : array-like (N,) and (N, K), as in `test_metrics`
+    class_names : as in `plot_roc`
     count : int, the most pictures to draw, three in a row
+
+    Raises
+    ------
+    ShapeError, DtypeError, DataError
+        As in `plot_roc`, or if there is not an image for each label.
+    ArgumentError
+        If `count` is not a positive integer.
 
     Examples
     --------

@@ -1,7 +1,6 @@
 """Figures of merit of a classifier, computed by scikit-learn from labels and predicted probabilities.
 
-Everywhere, `labels` are N integers and `probabilities` N rows of K, as softmax gives them; the prediction is the
-largest of a row, and a tie goes to the lowest class. What does not fit raises a ShapeError, DtypeError or DataError.
+The prediction is the largest probability of a row, and a tie goes to the lowest class.
 """
 
 import re
@@ -13,7 +12,13 @@ from minicnn.errors import DataError, DtypeError, ShapeError
 
 
 class RocCurve(NamedTuple):
-    """One class against the rest: the true over the false positive rate, and the area under that curve."""
+    """One class against the rest: the true over the false positive rate, and the area under that curve.
+
+    Attributes
+    ----------
+    false_positive_rate, true_positive_rate : arrays (thresholds,)
+    area : float, 0 to 1
+    """
 
     false_positive_rate: np.ndarray
     true_positive_rate: np.ndarray
@@ -23,6 +28,13 @@ class RocCurve(NamedTuple):
 def display_name(class_name: str) -> str:
     """Return a class name as people read it, without the number that sorts its folder.
 
+    Parameters
+    ----------
+    class_name : str
+
+    Examples
+    --------
+    >>> from minicnn.evaluation import display_name
     >>> display_name("000_airplane"), display_name("cat")
     ('airplane', 'cat')
     """
@@ -67,11 +79,21 @@ def test_metrics(labels: Any, probabilities: Any) -> dict[str, float]:
 
     Parameters
     ----------
-    labels, probabilities : array-like, shapes (N,) and (N, K)
+    labels : array-like (N,) of int from 0 to K-1
+    probabilities : array-like (N, K), as softmax gives them
 
     Returns
     -------
     dict of seven fractions between 0 and 1
+
+    Raises
+    ------
+    ShapeError
+        If they have other shapes, or are empty.
+    DtypeError
+        If labels are not integers, or probabilities not numbers.
+    DataError
+        If a label is outside its range, or a row is not finite, not negative and of sum 1.
 
     Examples
     --------
@@ -96,8 +118,20 @@ test_metrics.__test__ = False  # type: ignore[attr-defined]  # pytest takes a fu
 
 
 def confusion_matrix(labels: Any, probabilities: Any) -> np.ndarray:
-    """Count how often each true class (row) was predicted as each class (column), shape (K, K).
+    """Return how often each true class (row) was predicted as each class (column), (K, K) integers.
 
+    Parameters
+    ----------
+    labels, probabilities : array-like (N,) and (N, K), as in `test_metrics`
+
+    Raises
+    ------
+    ShapeError, DtypeError, DataError
+        As in `test_metrics`.
+
+    Examples
+    --------
+    >>> from minicnn.evaluation import confusion_matrix
     >>> confusion_matrix([0, 0, 1], [[0.9, 0.1], [0.3, 0.7], [0.2, 0.8]])
     array([[1, 1],
            [0, 1]])
@@ -111,6 +145,18 @@ def confusion_matrix(labels: Any, probabilities: Any) -> np.ndarray:
 def roc_curves(labels: Any, probabilities: Any) -> list[RocCurve | None]:
     """Return the ROC curve of each class against the rest; None where no label, or every one, is of the class.
 
+    Parameters
+    ----------
+    labels, probabilities : array-like (N,) and (N, K), as in `test_metrics`
+
+    Raises
+    ------
+    ShapeError, DtypeError, DataError
+        As in `test_metrics`.
+
+    Examples
+    --------
+    >>> from minicnn.evaluation import roc_curves
     >>> labels, probabilities = [0, 1, 1], [[0.9, 0.1, 0.0], [0.3, 0.6, 0.1], [0.4, 0.2, 0.4]]
     >>> [curve and curve.area for curve in roc_curves(labels, probabilities)]
     [1.0, 1.0, None]
@@ -132,6 +178,18 @@ def roc_curves(labels: Any, probabilities: Any) -> list[RocCurve | None]:
 def class_metrics(labels: Any, probabilities: Any) -> list[dict[str, float | int | None]]:
     """Return precision, recall, F1, area under the ROC curve (None if undefined) and sample count of each class.
 
+    Parameters
+    ----------
+    labels, probabilities : array-like (N,) and (N, K), as in `test_metrics`
+
+    Raises
+    ------
+    ShapeError, DtypeError, DataError
+        As in `test_metrics`.
+
+    Examples
+    --------
+    >>> from minicnn.evaluation import class_metrics
     >>> class_metrics([0, 0, 1], [[0.9, 0.1], [0.3, 0.7], [0.2, 0.8]])[1]
     {'precision': 0.5, 'recall': 1.0, 'f1': 0.6666666666666666, 'auc': 1.0, 'support': 1}
     """

@@ -13,6 +13,10 @@ from minicnn.errors import DtypeError
 def room(array: np.ndarray) -> ModuleType:
     """Return the module of kernels that computes with arrays of this type.
 
+    Parameters
+    ----------
+    array : numpy.ndarray of any shape
+
     Raises
     ------
     DtypeError

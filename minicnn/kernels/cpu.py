@@ -51,7 +51,10 @@ def conv2d(x: np.ndarray, w: np.ndarray, b: np.ndarray, strides: Pair, pads: Pad
 def conv2d_backward(
     dy: np.ndarray, x: np.ndarray, w: np.ndarray, strides: Pair, pads: Pads, input_gradient: bool = True
 ) -> tuple[np.ndarray | None, np.ndarray, np.ndarray]:
-    """From dy (N, OH, OW, F): dx (N, H, W, C) or None, dw (KH, KW, C, F) and db (F,), the sums over all windows."""
+    """Return dx or None, dw and db, the sums over all windows.
+
+    dy (N, OH, OW, F), x and dx (N, H, W, C), w and dw (KH, KW, C, F), db (F,).
+    """
     corner = pads[0][0], pads[1][0]
     dw, db = direct.gradient_of_weights(dy, x, w.shape, strides, corner)
     if not input_gradient:
@@ -97,7 +100,10 @@ def maxpool2d(x: np.ndarray, pool_size: Pair, strides: Pair, pads: Pads) -> tupl
 def maxpool2d_backward(
     dy: np.ndarray, argmax: np.ndarray, x_shape: tuple, pool_size: Pair, strides: Pair, pads: Pads
 ) -> np.ndarray:
-    """Send each dy (N, OH, OW, C) to the place of its maximum and add where windows overlap: dx (N, H, W, C)."""
+    """Send each dy to the place of its maximum and add where windows overlap: dx (N, H, W, C), of x's shape.
+
+    dy (N, OH, OW, C); argmax (N, OH, OW, C), as `maxpool2d` gave it.
+    """
     dy = np.ascontiguousarray(dy)
     dx = buffers.zeros(x_shape, dy.dtype)
     blocks = threads.blocks(dy.shape[0])
@@ -127,7 +133,10 @@ def dense(x: np.ndarray, w: np.ndarray, b: np.ndarray) -> np.ndarray:
 def dense_backward(
     dy: np.ndarray, x: np.ndarray, w: np.ndarray, input_gradient: bool = True
 ) -> tuple[np.ndarray | None, np.ndarray, np.ndarray]:
-    """From dy (N, Out): dx (N, In) or None, dw (In, Out) and db (Out,), the sums over the batch."""
+    """Return dx or None, dw and db, the sums over the batch.
+
+    dy (N, Out), x and dx (N, In), w and dw (In, Out), db (Out,).
+    """
     dw, dx = buffers.empty(w.shape, w.dtype), buffers.empty(x.shape if input_gradient else (0, 0), x.dtype)
     rows = _parts(w.shape[0], dy.size)
 
@@ -142,40 +151,43 @@ def dense_backward(
 
 
 def rescale(x: np.ndarray, scale: float, offset: float, dtype: str) -> np.ndarray:
-    """Return x * scale + offset, computed in `dtype`, a float type, for x of any numbers."""
+    """Return x * scale + offset for x (...) of any numbers, computed in `dtype`, a float type."""
     y = buffers.empty(x.shape, dtype)
     _elementwise(_rescale, x, y, y.dtype.type(scale), y.dtype.type(offset))
     return y
 
 
 def relu(x: np.ndarray, in_place: bool = False) -> np.ndarray:
-    """Return max(x, 0) element by element; a NaN stays a NaN."""
+    """Return max(x, 0) for each element of x (...), which `in_place` may overwrite; a NaN stays a NaN."""
     y = x if in_place and x.flags.c_contiguous else buffers.empty(x.shape, x.dtype)
     _elementwise(_relu, x, y)
     return y
 
 
 def relu_backward(dy: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Return dy where y > 0, else 0: at 0 itself the gradient is 0."""
+    """Return dy (...) where y (...) is positive, else 0: at 0 itself the gradient is 0."""
     dx = buffers.empty(dy.shape, dy.dtype)
     _elementwise(_relu_backward, dy, y, dx)
     return dx
 
 
 def softmax(z: np.ndarray) -> np.ndarray:
-    """Return exp(z) / sum(exp(z)) over the last axis, shifted by the maximum so that nothing overflows."""
+    """Return exp(z) / sum(exp(z)) over the last axis of z (..., K), shifted by the maximum: nothing overflows."""
     p = np.exp(z - z.max(axis=-1, keepdims=True))
     p /= p.sum(axis=-1, keepdims=True)
     return p
 
 
 def softmax_backward(dy: np.ndarray, p: np.ndarray) -> np.ndarray:
-    """Return dz = p * (dy - sum(dy * p)) over the last axis: the product with the softmax's Jacobian."""
+    """Return dz = p * (dy - sum(dy * p)), dy and p (..., K), over the last axis: dy times the softmax's Jacobian."""
     return p * (dy - (dy * p).sum(axis=-1, keepdims=True))
 
 
 def softmax_crossentropy(z: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the losses log(sum(exp(z))) - z[label], (N,), and the gradient of their mean, dz (N, K), both stable."""
+    """Return the losses log(sum(exp(z))) - z[label], (N,), and the gradient of their mean, dz (N, K), both stable.
+
+    z (N, K) are logits, labels (N,) integers from 0 to K-1.
+    """
     rows = np.arange(len(z))
     shifted = z - z.max(axis=1, keepdims=True)  # (N, K)
     dz = np.exp(shifted)
@@ -190,7 +202,10 @@ def softmax_crossentropy(z: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray,
 def sgd_step(
     ws: Arrays, dws: Arrays, velocities: Arrays, learning_rate: float, momentum: float, nesterov: bool
 ) -> None:
-    """In place: velocity = momentum * velocity - lr * dw; w += velocity (Nesterov: momentum * velocity - lr * dw)."""
+    """In place: velocity = momentum * velocity - lr * dw; w += velocity (Nesterov: momentum * velocity - lr * dw).
+
+    ws, dws and velocities (...) are sequences of arrays; those at one place have one shape.
+    """
     own = [np.ascontiguousarray(w) for w in ws]  # w itself, unless somebody put it into the layer in another order
     for number in {w.dtype.type for w in ws}:  # in the weights' own precision, which is one, as a rule
         flat = [

@@ -41,7 +41,10 @@ def conv2d_relu_maxpool2d(x: np.ndarray, w: np.ndarray, b: np.ndarray) -> tuple[
 def conv2d_relu_maxpool2d_backward(
     dy: np.ndarray, argmax: np.ndarray, x: np.ndarray, w: np.ndarray, input_gradient: bool = True
 ) -> tuple[np.ndarray | None, np.ndarray, np.ndarray]:
-    """From dy (N, H/2, W/2, F): dx (N, H, W, C) or None, dw (3, 3, C, F) and db (F,), the sums over all windows."""
+    """Return dx or None, dw and db, the sums over all windows.
+
+    dy and argmax (N, H/2, W/2, F), x and dx (N, H, W, C), w and dw (3, 3, C, F), db (F,).
+    """
     N, H, W, C = x.shape
     F = w.shape[3]
     slices = -(-C // SLICE)

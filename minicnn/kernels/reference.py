@@ -49,7 +49,10 @@ def conv2d(x: np.ndarray, w: np.ndarray, b: np.ndarray, strides: Pair, pads: Pad
 def conv2d_backward(
     dy: np.ndarray, x: np.ndarray, w: np.ndarray, strides: Pair, pads: Pads, input_gradient: bool = True
 ) -> tuple[np.ndarray | None, np.ndarray, np.ndarray]:
-    """From dy (N, OH, OW, F): dx (N, H, W, C) or None, dw (KH, KW, C, F) and db (F,), the sums over all windows."""
+    """Return dx or None, dw and db, the sums over all windows.
+
+    dy (N, OH, OW, F), x and dx (N, H, W, C), w and dw (KH, KW, C, F), db (F,).
+    """
     KH, KW, C, F = w.shape
     dx, dw, db = np.zeros_like(x), np.zeros_like(w), np.zeros(F, x.dtype)
     for n, i, j, f in np.ndindex(dy.shape):
@@ -81,7 +84,10 @@ def maxpool2d(x: np.ndarray, pool_size: Pair, strides: Pair, pads: Pads) -> tupl
 def maxpool2d_backward(
     dy: np.ndarray, argmax: np.ndarray, x_shape: tuple, pool_size: Pair, strides: Pair, pads: Pads
 ) -> np.ndarray:
-    """Send each dy (N, OH, OW, C) to the place of its maximum and add where windows overlap: dx (N, H, W, C)."""
+    """Send each dy to the place of its maximum and add where windows overlap: dx (N, H, W, C), of x's shape.
+
+    dy (N, OH, OW, C); argmax (N, OH, OW, C), as `maxpool2d` gave it.
+    """
     dx = np.zeros(x_shape, dy.dtype)
     for n, i, j, u, v, h, k in _meetings(x_shape, pool_size, strides, pads):
         for c in range(x_shape[3]):
@@ -102,7 +108,10 @@ def conv2d_relu_maxpool2d(x: np.ndarray, w: np.ndarray, b: np.ndarray) -> tuple[
 def conv2d_relu_maxpool2d_backward(
     dy: np.ndarray, argmax: np.ndarray, x: np.ndarray, w: np.ndarray, input_gradient: bool = True
 ) -> tuple[np.ndarray | None, np.ndarray, np.ndarray]:
-    """From dy (N, H/2, W/2, F): dx (N, H, W, C) or None, dw (3, 3, C, F) and db (F,), the sums over all windows."""
+    """Return dx or None, dw and db, the sums over all windows.
+
+    dy and argmax (N, H/2, W/2, F), x and dx (N, H, W, C), w and dw (3, 3, C, F), db (F,).
+    """
     dz_shape = (*x.shape[:3], w.shape[3])
     dz = maxpool2d_backward(np.where(argmax < 4, dy, 0), argmax, dz_shape, (2, 2), (2, 2), ((0, 0), (0, 0)))
     return conv2d_backward(dz, x, w, (1, 1), ((1, 1), (1, 1)), input_gradient)
@@ -119,7 +128,10 @@ def dense(x: np.ndarray, w: np.ndarray, b: np.ndarray) -> np.ndarray:
 def dense_backward(
     dy: np.ndarray, x: np.ndarray, w: np.ndarray, input_gradient: bool = True
 ) -> tuple[np.ndarray | None, np.ndarray, np.ndarray]:
-    """From dy (N, Out): dx (N, In) or None, dw (In, Out) and db (Out,), the sums over the batch."""
+    """Return dx or None, dw and db, the sums over the batch.
+
+    dy (N, Out), x and dx (N, In), w and dw (In, Out), db (Out,).
+    """
     dx, dw, db = np.zeros_like(x), np.zeros_like(w), np.zeros(w.shape[1], x.dtype)
     for n, o in np.ndindex(dy.shape):
         db[o] += dy[n, o]
@@ -130,7 +142,7 @@ def dense_backward(
 
 
 def rescale(x: np.ndarray, scale: float, offset: float, dtype: str) -> np.ndarray:
-    """Return x * scale + offset, computed in `dtype`, a float type, for x of any numbers."""
+    """Return x * scale + offset for x (...) of any numbers, computed in `dtype`, a float type."""
     y = np.zeros(x.shape, dtype)
     for at in np.ndindex(x.shape):
         y[at] = y.dtype.type(x[at]) * y.dtype.type(scale) + y.dtype.type(offset)
@@ -138,7 +150,7 @@ def rescale(x: np.ndarray, scale: float, offset: float, dtype: str) -> np.ndarra
 
 
 def relu(x: np.ndarray, in_place: bool = False) -> np.ndarray:
-    """Return max(x, 0) element by element; a NaN stays a NaN."""
+    """Return max(x, 0) for each element of x (...), which `in_place` may overwrite; a NaN stays a NaN."""
     y = x if in_place else np.zeros_like(x)
     for at in np.ndindex(x.shape):
         y[at] = 0 if x[at] < 0 else x[at]
@@ -146,7 +158,7 @@ def relu(x: np.ndarray, in_place: bool = False) -> np.ndarray:
 
 
 def relu_backward(dy: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Return dy where y > 0, else 0: at 0 itself the gradient is 0."""
+    """Return dy (...) where y (...) is positive, else 0: at 0 itself the gradient is 0."""
     dx = np.zeros_like(dy)
     for at in np.ndindex(dy.shape):
         dx[at] = dy[at] if y[at] > 0 else 0
@@ -154,7 +166,7 @@ def relu_backward(dy: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def softmax(z: np.ndarray) -> np.ndarray:
-    """Return exp(z) / sum(exp(z)) over the last axis, shifted by the maximum so that nothing overflows."""
+    """Return exp(z) / sum(exp(z)) over the last axis of z (..., K), shifted by the maximum: nothing overflows."""
     p = np.zeros_like(z)
     for at in np.ndindex(z.shape[:-1]):
         powers = [math.exp(value - max(z[at])) for value in z[at]]
@@ -163,7 +175,7 @@ def softmax(z: np.ndarray) -> np.ndarray:
 
 
 def softmax_backward(dy: np.ndarray, p: np.ndarray) -> np.ndarray:
-    """Return dz = p * (dy - sum(dy * p)) over the last axis: the product with the softmax's Jacobian."""
+    """Return dz = p * (dy - sum(dy * p)), dy and p (..., K), over the last axis: dy times the softmax's Jacobian."""
     dz = np.zeros_like(p)
     for at in np.ndindex(p.shape[:-1]):
         for a in range(p.shape[-1]):
@@ -173,7 +185,10 @@ def softmax_backward(dy: np.ndarray, p: np.ndarray) -> np.ndarray:
 
 
 def softmax_crossentropy(z: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the losses log(sum(exp(z))) - z[label], (N,), and the gradient of their mean, dz (N, K), both stable."""
+    """Return the losses log(sum(exp(z))) - z[label], (N,), and the gradient of their mean, dz (N, K), both stable.
+
+    z (N, K) are logits, labels (N,) integers from 0 to K-1.
+    """
     N, K = z.shape
     losses, dz = np.zeros(N, z.dtype), np.zeros_like(z)
     for n in range(N):
@@ -188,7 +203,10 @@ def softmax_crossentropy(z: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray,
 def sgd_step(
     ws: Arrays, dws: Arrays, velocities: Arrays, learning_rate: float, momentum: float, nesterov: bool
 ) -> None:
-    """In place: velocity = momentum * velocity - lr * dw; w += velocity (Nesterov: momentum * velocity - lr * dw)."""
+    """In place: velocity = momentum * velocity - lr * dw; w += velocity (Nesterov: momentum * velocity - lr * dw).
+
+    ws, dws and velocities (...) are sequences of arrays; those at one place have one shape.
+    """
     for w, dw, velocity in zip(ws, dws, velocities, strict=True):
         for at in np.ndindex(w.shape):
             velocity[at] = momentum * velocity[at] - learning_rate * dw[at]

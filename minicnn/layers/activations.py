@@ -76,7 +76,12 @@ class Softmax(Layer):
         return p
 
     def backward(self, dy: np.ndarray, from_logits: bool = False) -> np.ndarray:
-        """Return dz; with `from_logits`, dy already is dz."""
+        """Return dz.
+
+        Parameters
+        ----------
+        from_logits : bool, whether dy already is dz
+        """
         dy = self.check_gradient(dy)
         return dy if from_logits else kernels.room(dy).softmax_backward(dy, self.p)
 
@@ -85,7 +90,11 @@ ACTIVATIONS = {"linear": Linear, "relu": ReLU, "softmax": Softmax}
 
 
 def Activation(name: str | None) -> Layer:  # noqa: N802 - Keras's name, where it is a class
-    """Return a new activation layer by its name; None is "linear".
+    """Return a new activation layer by its name.
+
+    Parameters
+    ----------
+    name : {"linear", "relu", "softmax"} or None, which is "linear"
 
     Raises
     ------

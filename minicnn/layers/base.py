@@ -16,7 +16,14 @@ Shape = tuple[int, ...]
 
 @dataclass(eq=False, repr=False)
 class Node:
-    """A symbolic tensor: the output of `layer` when it is applied to the nodes `inputs`; no numbers yet."""
+    """A symbolic tensor: the output of `layer` when it is applied to the nodes `inputs`; no numbers yet.
+
+    Parameters
+    ----------
+    layer : Layer
+    inputs : tuple of Node, empty where the graph begins
+    output_shape : tuple of int, without the batch axis
+    """
 
     layer: "Layer"
     inputs: tuple["Node", ...]
@@ -80,16 +87,51 @@ class Layer:
         self.saved: dict[str, np.ndarray] | None = None  # weights to build with, by name
 
     def build(self, input_shape: Any) -> "Layer":
-        """Fix the shapes and make the parameters; return the layer itself."""
+        """Return the layer itself, its shapes fixed and its weights made.
+
+        Parameters
+        ----------
+        input_shape : tuple of int, without the batch axis; for a layer that merges inputs, a list of them
+
+        Raises
+        ------
+        ShapeError
+            If the layer does not take inputs of this shape.
+        """
         self.input_shape = self.output_shape = self.check_rank(input_shape, None)
         return self
 
     def forward(self, x: Any, training: bool = False) -> np.ndarray:
-        """Return y for the batch x."""
+        """Return y (N, ...), of the layer's `output_shape`, for the batch x.
+
+        Parameters
+        ----------
+        x : array (N, ...) of the shape that the layer was built for; for a layer that merges inputs, a list of them
+        training : bool, whether the weights are being learned; every layer here does the same in both cases
+
+        Raises
+        ------
+        StateError
+            If the layer was not built.
+        ShapeError, DtypeError
+            If x is not an array of that shape, or not of numbers.
+        """
         raise NotImplementedError(f"{type(self).__name__} must define forward(x, training)")
 
     def backward(self, dy: np.ndarray) -> Any:
-        """Fill `grads` and return dx, given dy = dL/dy of the last `forward`."""
+        """Return dx, of x's shape, from dy = dL/dy of the last `forward`, and fill `grads`.
+
+        Parameters
+        ----------
+        dy : array of the last output's shape
+
+        Raises
+        ------
+        StateError
+            If there was no `forward`.
+        ShapeError, DtypeError
+            If dy is not an array of that shape.
+        """
         raise NotImplementedError(f"{type(self).__name__} must define backward(dy)")
 
     def get_config(self) -> dict[str, Any]:
@@ -107,7 +149,19 @@ class Layer:
         return re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower()
 
     def __call__(self, inputs: Any) -> Node:
-        """Apply the layer to one symbolic tensor, or a list of them, and return the symbolic result."""
+        """Return the symbolic result of applying the layer, which is built if it is new.
+
+        Parameters
+        ----------
+        inputs : Node; for a layer that merges inputs, a list of them
+
+        Raises
+        ------
+        ArgumentError, DtypeError
+            If there are several inputs where one is expected, or one where several are; if they are not symbolic.
+        ShapeError
+            If the layer does not take inputs of their shape.
+        """
         if isinstance(inputs, (list, tuple)) != self.merges:
             expected = "a list of inputs" if self.merges else "one input"
             raise ArgumentError(f"{self} expects {expected}. Received: {inputs}")
@@ -123,7 +177,17 @@ class Layer:
         return Node(self, nodes, self.output_shape)
 
     def ensure_built(self, input_shape: Any) -> None:
-        """Build the layer if it is new; otherwise the shape must be the one that it was built for."""
+        """Build the layer if it is new; otherwise the shape must be the one that it was built for.
+
+        Parameters
+        ----------
+        input_shape : as in `build`
+
+        Raises
+        ------
+        ShapeError
+            If the layer was built for another shape, or does not take this one.
+        """
         if self.input_shape is None:
             self.build(input_shape)
         elif self.input_shape != input_shape:
@@ -132,7 +196,18 @@ class Layer:
             )
 
     def check(self, x: np.ndarray, cast: bool = True) -> np.ndarray:
-        """Return the batch x, with `cast` in the layer's float type, or say what is wrong with its shape."""
+        """Return the batch x, unless its shape is wrong, and note its size for `check_gradient`.
+
+        Parameters
+        ----------
+        x : array (N, ...)
+        cast : bool, whether x is returned in the layer's float type
+
+        Raises
+        ------
+        StateError, DtypeError, ShapeError
+            If the layer was not built, x is not an array, or has not the shape that the layer was built for.
+        """
         if self.input_shape is None:
             raise StateError(f"{self} has no shapes yet. Call layer.build(input_shape) first, without the batch axis.")
         if not hasattr(x, "dtype"):
@@ -144,7 +219,17 @@ class Layer:
         return x.astype(self.dtype, copy=False) if cast else x
 
     def check_gradient(self, dy: np.ndarray) -> np.ndarray:
-        """Return dy in the layer's float type, or say why it cannot be the gradient of the last output."""
+        """Return dy, whose shape is that of the last output, in the layer's float type.
+
+        Parameters
+        ----------
+        dy : array (N, ...)
+
+        Raises
+        ------
+        StateError, ShapeError
+            If there was no `forward`, or dy is not an array of that shape.
+        """
         if self.batch is None:
             raise StateError(f"{self}.backward(dy) needs the values of a forward(x). Call that first.")
         if not hasattr(dy, "dtype") or dy.shape != (self.batch, *self.output_shape):
@@ -153,7 +238,19 @@ class Layer:
         return dy.astype(self.dtype, copy=False)
 
     def add_weight(self, name: str, shape: Shape, initializer: Callable[..., np.ndarray]) -> None:
-        """Make the weight of this name, or take it from `saved`: what comes from a file is not drawn first."""
+        """Make the weight of this name, or take it from `saved`: what comes from a file is not drawn first.
+
+        Parameters
+        ----------
+        name : str
+        shape : tuple of int
+        initializer : callable (shape, generator, dtype), such as `minicnn.initializers.glorot_uniform`
+
+        Raises
+        ------
+        ShapeError
+            If the saved weight has another shape.
+        """
         if self.saved is None:
             weight = initializer(shape, config.generator(), self.dtype)
         else:
@@ -163,7 +260,18 @@ class Layer:
         self.params[name] = weight
 
     def check_rank(self, input_shape: Any, axes: Sequence[str] | None) -> Shape:
-        """Return `input_shape` as a tuple if it has the named axes, such as "HWC", or any, all of a positive size."""
+        """Return `input_shape` as a tuple if it has the axes that are expected, all of a positive size.
+
+        Parameters
+        ----------
+        input_shape : as in `build`
+        axes : sequence of str, such as "HWC", or None for any
+
+        Raises
+        ------
+        ShapeError
+            If it has not.
+        """
         shape = tuple(input_shape) if isinstance(input_shape, (tuple, list)) else (input_shape,)
         axes = ["..."] * len(shape) if axes is None else axes
         if len(shape) != len(axes) or not all(isinstance(size, (int, np.integer)) and size > 0 for size in shape):

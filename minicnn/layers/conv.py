@@ -97,7 +97,10 @@ class Conv2D(Layer):
     def backward(self, dy: np.ndarray, from_logits: bool = False, input_gradient: bool = True) -> np.ndarray | None:
         """Return dx (N, H, W, C) for dy (N, OH, OW, F) and fill `grads`.
 
-        With `from_logits`, dy is the gradient before the activation. Without `input_gradient`, dx is not computed.
+        Parameters
+        ----------
+        from_logits : bool, whether dy is the gradient before the activation
+        input_gradient : bool; without it dx is not computed
         """
         dy = self.check_gradient(dy)
         dz = dy if from_logits else self.activation.backward(dy)  # (N, OH, OW, F)

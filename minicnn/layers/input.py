@@ -10,7 +10,17 @@ from minicnn.layers.base import Layer, Node
 
 
 class InputLayer(Layer):
-    """The place where a batch enters a graph; made by `Input`."""
+    """The place where a batch enters a graph; `Input` makes it.
+
+    Parameters
+    ----------
+    shape, dtype, name : as in `Input`
+
+    Raises
+    ------
+    ArgumentError
+        As in `Input`.
+    """
 
     def __init__(self, shape: Any, dtype: str | None = None, name: str | None = None) -> None:
         super().__init__(name)

@@ -19,6 +19,11 @@ class Rescaling(Layer):
     scale, offset : float
     name : str, optional
 
+    Raises
+    ------
+    ArgumentError
+        If one of the two is not a finite number.
+
     Examples
     --------
     >>> import numpy as np
