@@ -64,7 +64,7 @@ def set_num_threads(count: int) -> None:
 def blocks(N: int) -> list[tuple[int, int]]:
     """Return the first and the last + 1 of the images of each block: at most 16, whatever the number of threads.
 
-    A block has 8 images or more, so that summing the blocks' dw stays cheap beside computing them.
+    There is one for every 8 images begun, no more, so that summing the blocks' dw stays cheap beside computing them.
 
     >>> blocks(20)
     [(0, 6), (6, 13), (13, 20)]
