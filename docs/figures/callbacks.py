@@ -1,0 +1,84 @@
+"""The figure of the chapter on callbacks: five runs of the baseline around the first cut of the learning rate.
+
+python benchmarks/seeds.py --data PATH --output runs    # trains: some ten minutes
+python docs/figures/callbacks.py --runs runs            # condenses what it wrote into measured/seeds.json
+python docs/figures/callbacks.py                        # draws
+"""
+
+import argparse
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from style import HUES, INK, MEASURED, MUTED, save
+
+SEEDS = MEASURED / "seeds.json"
+
+
+def condense(folder: Path) -> None:
+    """Write the histories and the test accuracies of five runs into measured/seeds.json, a line for each list."""
+    runs = {}
+    for path in sorted(folder.glob("*/history.csv"), key=lambda path: int(path.parent.name)):
+        with open(path, newline="") as file:
+            rows = list(csv.DictReader(file))
+        names = ("loss", "accuracy", "val_loss", "val_accuracy", "learning_rate")
+        run: dict[str, Any] = {name: [float(row[name]) for row in rows] for name in names}
+        run["test_accuracy"] = json.loads((path.parent / "metrics.json").read_text())["test"]["accuracy"]
+        runs[path.parent.name] = run
+    head = {
+        "command": "python benchmarks/seeds.py --data PATH --output runs; python docs/figures/callbacks.py --runs runs",
+        "data": "CIFAR-10 as PNG folders: 40,000 images to train, 10,000 to validate, 10,000 to test",
+        "seeds": [int(seed) for seed in runs],
+        "keys": "learning_rate is the one that the epoch ran at; test_accuracy is the restored model's",
+    }
+    lines = [f" {json.dumps(key)}: {json.dumps(value)}" for key, value in head.items()]
+    bodies = []
+    for seed, run in runs.items():
+        body = ",\n".join(f"   {json.dumps(key)}: {json.dumps(value)}" for key, value in run.items())
+        bodies.append(f'  "{seed}": {{\n{body}\n  }}')
+    MEASURED.mkdir(exist_ok=True)
+    SEEDS.write_text("{\n" + ",\n".join([*lines, ' "runs": {\n' + ",\n".join(bodies) + "\n }"]) + "\n}\n")
+    print(f"docs/figures/measured/{SEEDS.name}")
+
+
+def load_runs() -> dict[str, dict[str, Any]]:
+    """Return the five runs by seed, with the epochs, from 0, of the restored weights and of the first lower rates."""
+    runs = json.loads(SEEDS.read_text())["runs"]
+    for run in runs.values():
+        run["restored"] = int(np.argmin(run["val_loss"]))
+        run["cuts"] = [int(cut) for cut in np.flatnonzero(np.diff(run["learning_rate"]) < 0) + 1]
+    return runs
+
+
+def draw_replay() -> Figure:
+    """Draw validation loss above validation accuracy of five runs, laid on each other at their first cut."""
+    figure = Figure(figsize=(6.4, 5.4))
+    axes = figure.subplots(2, 1, sharex=True)
+    for (seed, run), hue in zip(load_runs().items(), HUES, strict=True):
+        epochs = np.arange(len(run["val_loss"])) - run["cuts"][0] + 1  # 1 is the first at the lower rate
+        for panel, key, scale in zip(axes, ("val_loss", "val_accuracy"), (1, 100), strict=True):
+            values = scale * np.array(run[key])
+            panel.plot(epochs, values, color=hue, lw=1.6, marker="o", ms=2.5, label=f"seed {seed}")
+            at = run["restored"]
+            panel.plot(epochs[at], values[at], marker="o", ms=11, mfc="none", mec=hue, mew=2, zorder=4)
+    for panel in axes:
+        panel.axvline(0.5, color=MUTED, lw=1.2, ls=":")
+    axes[0].set(ylabel="validation loss", ylim=(0.875, 1.115))
+    axes[1].set(ylabel="validation accuracy, %", ylim=(64.5, 73), xlabel="epochs after the first cut")
+    axes[1].set(xlim=(-5.6, 7.4), xticks=range(-5, 8))
+    axes[0].text(0.6, 1.105, "rate cut to a tenth", color=MUTED, va="top")
+    axes[1].text(0.7, 65, "after the cut all reach 71 to 72 %", color=INK)
+    axes[1].plot([], [], ls="none", marker="o", ms=9, mfc="none", mec=INK, mew=1.6, label="restored")
+    axes[1].legend(loc="upper left", ncols=2, fontsize=8.5, handlelength=1.4, columnspacing=1)
+    return figure
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="Draw five runs of the baseline around the first cut.")
+    parser.add_argument("--runs", type=Path, metavar="FOLDER", help="what benchmarks/seeds.py wrote, to be condensed")
+    if (runs := parser.parse_args().runs) is not None:
+        condense(runs)
+    save(draw_replay(), "callbacks_replay.svg")
