@@ -1,0 +1,67 @@
+"""The chapter on the baseline: its tables, its ladder and its figures say the same."""
+
+import importlib.util
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+DOCS = Path(__file__).parents[2] / "docs"
+FIGURES = DOCS / "figures"
+PAGE = (DOCS / "baseline.md").read_text()
+ERRORS = json.loads((FIGURES / "measured" / "ladder.json").read_text())["errors"]
+
+
+@pytest.fixture(scope="module")
+def figure():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(FIGURES))
+        spec = importlib.util.spec_from_file_location("figure_baseline", FIGURES / "baseline.py")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        yield module
+        for name in ("callbacks", "style"):
+            sys.modules.pop(name, None)
+
+
+def test_our_table_is_what_the_runs_recorded(figure):
+    runs = figure.load_runs()
+    table = re.findall(
+        r"^\| (\d) \| (\d+) / (\d+) \| ([\d.]+) \| (.*?) \|$", PAGE.split("Keras 2.15 on the same")[0], re.M
+    )
+    assert len(table) == len(runs) == 5
+    for seed, stop, best, loss, rest in table:
+        run = runs[seed]
+        assert (int(stop), int(best)) == (len(run["val_loss"]), run["restored"] + 1)
+        highest = max(run["val_accuracy"])
+        expected = [run["val_accuracy"][run["restored"]], run["test_accuracy"], run["val_accuracy"][run["cuts"][0]]]
+        cells = [f"{100 * value:.2f} %" for value in expected]
+        cells.append(f"{100 * highest:.2f} %, {run['val_accuracy'].index(highest) + 1}")
+        assert (loss, rest) == (f"{min(run['val_loss']):.4f}", " | ".join(cells))
+
+
+def test_the_ten_runs_of_the_figure_fall_into_two_groups(figure):
+    ours, keras = figure.our_seeds(), figure.keras_seeds()
+    assert len(ours) == len(keras) == 5
+    assert keras[2] == {"restored": 71.58, "test": 71.96, "after": 71.58}
+    after = [seed["after"] for seed in ours + keras]
+    assert (round(min(after), 1), round(max(after), 1)) == (71.1, 72.1)
+    for key in ("restored", "test"):
+        values = sorted(seed[key] for seed in ours + keras)
+        assert values[6] < 70 < 71.5 < values[7]  # seven below, three above
+    assert sum(seed["test"] > figure.NOTEBOOK for seed in ours + keras) == 1
+
+
+def test_the_ladder_stands_far_inside_its_bounds():
+    assert max(ERRORS["float64"].values()) < 1e-14
+    assert all(ERRORS["float32"][rung] <= 2 * ERRORS["Keras float32"][rung] for rung in ERRORS["float32"])
+    assert f"{ERRORS['Keras float32']['weights_after_12_steps']:.0e}" == "4e-03" and "are 4e-3 off" in PAGE
+
+
+def test_the_ladder_is_computed_again(figure):
+    errors = figure.measure()
+    assert list(errors["float64"]) == list(ERRORS["float64"])
+    assert max(errors["float64"].values()) < 1e-12  # its last digits are the processor's
+    assert errors["Keras float32"] == pytest.approx(ERRORS["Keras float32"])
