@@ -5,6 +5,7 @@ import io
 import re
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import pytest
 
 import minicnn
@@ -49,6 +50,7 @@ def test_every_code_block_runs(page, tmp_path, monkeypatch):
     block = compile(code(page), name(page), "exec")
     with contextlib.redirect_stdout(io.StringIO()) as out:
         exec(block, {"__name__": "__main__"})
+    plt.close("all")
     assert out.getvalue()
     assert not list(tmp_path.iterdir())
 
