@@ -5,7 +5,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent / "_ext"))
 
+from jupyter_client import KernelManager
+
 import minicnn
+
+KernelManager.transport_encryption.default_value = "auto"  # a kernel that is not told to encrypt warns on every page
 
 project = "minicnn"
 author = "The minicnn authors"

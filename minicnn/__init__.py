@@ -1,7 +1,7 @@
 """minicnn: a convolutional network written out, every layer forward and backward, every gradient checked."""
 
 from minicnn import callbacks, data, gradcheck, layers, losses, models, optimizers, utils
-from minicnn.config import floatx, set_floatx
+from minicnn.config import floatx, set_floatx, using_floatx
 from minicnn.data import AUTOTUNE
 from minicnn.errors import MinicnnError
 from minicnn.kernels.threads import get_num_threads, set_num_threads
@@ -26,5 +26,6 @@ __all__ = [
     "optimizers",
     "set_floatx",
     "set_num_threads",
+    "using_floatx",
     "utils",
 ]

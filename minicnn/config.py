@@ -65,7 +65,7 @@ def using_floatx(value: str) -> Iterator[None]:
     Examples
     --------
     >>> import minicnn
-    >>> with minicnn.config.using_floatx("float64"):
+    >>> with minicnn.using_floatx("float64"):
     ...     minicnn.floatx()
     'float64'
     """

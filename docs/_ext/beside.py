@@ -57,7 +57,9 @@ class Beside(SphinxDirective):
         if "from" in self.options:
             lines, first = cut(lines, first, self.options["from"], self.options.get("to"))
         path = module.replace(".", "/") + ".py"
-        link = addnodes.pending_xref("", refdomain="py", reftype="obj", reftarget=qualname, refspecific=True, beside=True)
+        link = addnodes.pending_xref(
+            "", refdomain="py", reftype="obj", reftarget=qualname, refspecific=True, beside=True
+        )
         link += nodes.literal("", qualname)
         where = nodes.paragraph("", "", link, nodes.Text(f"{path}, line {first}"), classes=["beside-where"])
         code = "\n".join(lines)

@@ -47,7 +47,7 @@ def errors_of_model_s(dtype: str) -> np.ndarray:
     loss = SparseCategoricalCrossentropy(from_logits=True)
 
     def model_in(number: str) -> minicnn.Model:
-        with minicnn.config.using_floatx(number):
+        with minicnn.using_floatx(number):
             model = model_s()
         model.set_weights([w.astype(number) for w in weights])
         return model

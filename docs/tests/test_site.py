@@ -113,10 +113,12 @@ def test_derivation_and_source_stand_side_by_side_on_a_desk_and_stacked_on_a_pho
 
 
 @pytest.mark.parametrize("page", CHAPTERS, ids=name)
-def test_the_source_on_the_page_is_the_packages(visit, page):
+def test_the_source_on_the_page_is_the_files(visit, page):
     shown = visit(page).evaluate("[...document.querySelectorAll('.beside-source pre')].map(pre => pre.textContent)")
     files = "\n".join(
-        "\n".join(line.strip() for line in path.read_text().splitlines()) for path in (ROOT / "minicnn").rglob("*.py")
+        "\n".join(line.strip() for line in path.read_text().splitlines())
+        for folder in ("minicnn", "tests")
+        for path in (ROOT / folder).rglob("*.py")
     )
     assert shown
     for source in shown:
