@@ -18,6 +18,7 @@ release = version = minicnn.__version__
 
 extensions = [
     "beside",  # ours: a derivation beside the live source
+    "hanging",  # ours: long lines of code go on below their indent
     "myst_nb",  # Markdown, and code cells that run while the site is built
     "numpydoc",
     "sphinx.ext.autodoc",

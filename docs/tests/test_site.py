@@ -82,6 +82,9 @@ def test_formulas_and_figures_are_seen_and_nothing_sticks_out(visit, page, viewp
     )
     assert seen["wrong"] == 0
     assert seen["drawn"] + seen["hidden"] >= seen["written"]
+    cut = """() => [...document.querySelectorAll('article .math, article mjx-container, article pre')]
+        .filter(part => part.offsetParent && part.scrollWidth > part.clientWidth + 1).map(part => part.textContent)"""
+    assert tab.evaluate(cut) == []
     images = tab.evaluate(
         """async () => { const all = [...document.querySelectorAll('article img')];
             for (const image of all) { image.loading = 'eager'; await image.decode(); }
@@ -146,6 +149,14 @@ def test_a_solution_is_folded_until_asked_for(visit, page):
         assert fold.bounding_box()["height"] < 60
         fold.locator("summary").click()
         assert fold.bounding_box()["height"] > 80
+
+
+def test_code_is_copied_as_it_is_written(visit):
+    tab = visit(SITE / "optimizers.html")
+    cell = tab.locator(".cell_input pre").first
+    text = cell.evaluate("pre => { getSelection().selectAllChildren(pre); return getSelection().toString(); }")
+    assert "\n\n\ndef loss_and_gradient(w):\n    z = " in text
+    assert text.strip() + "\n" in (ROOT / "docs" / "optimizers.md").read_text()
 
 
 def test_search_finds_im2col(visit):
