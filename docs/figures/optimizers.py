@@ -7,7 +7,7 @@ from style import HUES, INK, MUTED, save
 from minicnn.losses import SparseCategoricalCrossentropy
 from minicnn.optimizers import SGD
 
-PIXELS = (4, 20)  # of 64: two of the upper strokes of a digit, which are often dark together
+PIXELS = (4, 20)  # of 64: two of the upper strokes of a digit, both dark in most of the images
 START = (0.0, -4.0)
 RATE, STEPS = 1.0, 100
 MOMENTA = (0.0, 0.5, 0.9, 0.99)
@@ -91,7 +91,9 @@ def draw_valley() -> Figure:
         axes.plot(*places[0], marker="s", ms=6, color=INK)
         axes.plot(*best, marker="*", ms=12, color=HUES[1], mec="white", mew=0.6, zorder=4)
         end = loss_and_gradient(places[-1], x, labels)[0]
-        axes.set_title(f"momentum {momentum:g}: loss {end:.4f}" + ", wider view" * (momentum == 0.99), fontsize=9.5)
+        axes.set_title(f"momentum {momentum:g}: loss {end:.4f}", fontsize=9.5)
+        if momentum == MOMENTA[-1]:
+            axes.text(0.97, 0.95, "wider view", ha="right", va="top", color=MUTED, transform=axes.transAxes)
         axes.grid(False)
         axes.set(xlim=(left, right), ylim=(low, high))
         if axes.get_subplotspec().is_last_row():
@@ -114,7 +116,7 @@ def draw_cut() -> Figure:
         if dashes == "-":
             late = int(np.flatnonzero(lengths[60:] > 1.1 * 0.01)[-1]) + 1
             axes.axvspan(0.5, late + 0.5, color=HUES[0], alpha=0.1, lw=0)
-            axes.text(late + 2, 0.0215, f"{late} steps over 10 % too long", color=HUES[0])
+            axes.text(late + 2, 0.0215, f"{late} steps are more than\n10 % too long", color=HUES[0])
     axes.axvline(0.5, ymax=0.95, color=MUTED, lw=1, ls=":")
     axes.text(-1, 0.0105, "rate cut to a tenth", ha="right", color=MUTED)
     axes.set(yscale="log", xlim=(-60, 90), xlabel="steps after the cut", ylabel="length of a step", ylim=(0.009, 0.13))

@@ -26,7 +26,9 @@ def test_metrics_of_the_classes_follow_from_the_table():
         assert row["precision"] == pytest.approx(COUNTS[k, k] / COUNTS[:, k].sum())
     precision = np.diag(COUNTS) / COUNTS.sum(axis=0)
     assert RUN["test"]["precision_macro"] == pytest.approx(precision.mean())
-    assert RUN["test"]["precision_weighted"] == pytest.approx(RUN["test"]["precision_macro"])
+    for name in ("precision", "recall", "f1"):  # the page says so: the classes are equally large
+        assert RUN["test"][f"{name}_weighted"] == pytest.approx(RUN["test"][f"{name}_macro"])
+    assert RUN["test"]["recall_macro"] == pytest.approx(RUN["test"]["accuracy"])
 
 
 def test_the_largest_confusions_are_the_ones_that_the_page_names():
@@ -36,6 +38,9 @@ def test_the_largest_confusions_are_the_ones_that_the_page_names():
     pairs = [(names[i], names[j], int(mistakes[i, j])) for i, j in zip(*np.unravel_index(order, (10, 10)), strict=True)]
     assert pairs == [("cat", "dog", 223), ("automobile", "truck", 123)]
     assert "223 cats are called dogs, 103 dogs cats" in PAGE and mistakes[5, 3] == 103
+    called = dict(zip(names, COUNTS.sum(axis=0).tolist(), strict=True))
+    assert (called["cat"], called["bird"]) == (714, 1178)
+    assert "for 714 images instead of 1,000" in PAGE and "for 1,178 images" in PAGE
 
 
 def test_the_curves_are_of_the_largest_area_and_the_two_smallest():

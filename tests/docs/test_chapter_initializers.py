@@ -65,6 +65,15 @@ def test_glorot_and_he_change_the_signals_by_less_than_six_per_layer(medians):
     assert (np.diff(medians["He"]["dz"][:4]) > 0).all()  # "dz sinks towards the left under He's too"
 
 
+def test_under_hes_variance_the_gradient_shrinks_as_the_fans_and_the_pooling_say(medians):
+    page = " ".join((DOCS / "initializers.md").read_text().split())
+    ratios = (np.array(medians["He"]["dz"])[:-1] / np.array(medians["He"]["dz"])[1:])[::-1]  # from right to left
+    expected = np.sqrt([10 / 128, 128 / 4096, 2 / 4, 2 / 4])
+    np.testing.assert_allclose(ratios, expected, rtol=0.15)
+    for numbers in (expected, ratios):
+        assert "by {:.2f}, {:.2f}, {:.2f} and {:.2f}".format(*numbers) in page
+
+
 def test_the_measurement_can_be_made_again_on_digits(figures):
     (images, labels), _, _ = load_digits()
     images, labels = images[:64], labels[:64]

@@ -50,6 +50,8 @@ def test_what_the_prose_says_of_the_record(record):
     assert 0.4e-3 < conv1["Python loops"] / (64 * 32 * 32 * 27 * 16) < 0.6e-3  # ms a multiply-add
     ratios = [pair["2"] / pair["1"] for pair in record["threads"].values()]
     assert "{:.2f}, {:.2f} and {:.2f}".format(*ratios) in PAGE
+    for count, row in (("1", "one thread"), ("2", "two threads")):
+        assert f"| {row} | " + " | ".join(f"{pair[count]:.2f}" for pair in record["threads"].values()) + " |" in PAGE
     by_im2col = [ways["im2col + BLAS"]["forward"]["ms"]["median"] for ways in record["stages"].values()]
     assert by_im2col[0] == max(by_im2col)
     assert record["machine"]["float32 lanes"] == 16

@@ -32,6 +32,8 @@ def test_the_page_starts_where_the_figure_ends_up(figure):
     np.testing.assert_allclose(best, [6.58620055, -6.87934967], atol=1e-7)
     assert f"the minimum ({lowest:.4f})" in PAGE
     assert steep / flat == pytest.approx(58.4, abs=0.1)
+    assert f"rates above 2/h = {2 / steep:.1f}" in " ".join(PAGE.split())
+    assert (figure.ones_and_sevens()[0] > 0.5).all(axis=1).mean() > 0.5  # both pixels dark in most of the images
     assert len(figure.ones_and_sevens()[0]) == 361
 
 
