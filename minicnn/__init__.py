@@ -4,6 +4,7 @@ from minicnn import callbacks, data, gradcheck, layers, losses, models, optimize
 from minicnn.config import floatx, set_floatx, using_floatx
 from minicnn.data import AUTOTUNE
 from minicnn.errors import MinicnnError
+from minicnn.kernels.devices import device, get_device, set_device
 from minicnn.kernels.threads import get_num_threads, set_num_threads
 from minicnn.layers import Input
 from minicnn.models import Model, Sequential
@@ -17,13 +18,16 @@ __all__ = [
     "Sequential",
     "callbacks",
     "data",
+    "device",
     "floatx",
+    "get_device",
     "get_num_threads",
     "gradcheck",
     "layers",
     "losses",
     "models",
     "optimizers",
+    "set_device",
     "set_floatx",
     "set_num_threads",
     "using_floatx",

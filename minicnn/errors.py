@@ -33,6 +33,14 @@ class StateError(MinicnnError, RuntimeError):
     """A call that came too early, such as ``fit`` before ``compile``."""
 
 
+class DeviceError(MinicnnError, RuntimeError):
+    """A GPU that was asked for and cannot be used."""
+
+
+class DeviceMemoryError(MinicnnError, MemoryError):
+    """More memory than the GPU has left."""
+
+
 class DataError(MinicnnError, ValueError):
     """Data that was found but is wrong: a broken image, a truncated archive, labels out of range."""
 

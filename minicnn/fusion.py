@@ -36,7 +36,7 @@ class ConvReLUPool:
         """Return y (N, H/2, W/2, F) for x (N, H, W, C)."""
         x, w = self.conv.check(x), self.conv.params["kernel"]
         self.x = x
-        b = self.conv.params.get("bias", np.zeros(w.shape[3], w.dtype))
+        b = self.conv.params["bias"] if self.conv.use_bias else np.zeros_like(w, shape=self.conv.filters)
         y, self.argmax = kernels.room(x).conv2d_relu_maxpool2d(x, w, b)
         return y
 
@@ -46,8 +46,9 @@ class ConvReLUPool:
             raise ShapeError(
                 f"backward expects dy of the last output's shape, {self.argmax.shape}. Received: {dy.shape}"
             )
+        dy = kernels.here(dy).astype(self.conv.dtype, copy=False)
         dx, dw, db = kernels.room(dy).conv2d_relu_maxpool2d_backward(
-            dy.astype(self.conv.dtype, copy=False), self.argmax, self.x, self.conv.params["kernel"], input_gradient
+            dy, self.argmax, self.x, self.conv.params["kernel"], input_gradient
         )
         self.conv.grads["kernel"] = dw
         if "bias" in self.conv.params:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from minicnn.kernels import here, on_host
 from minicnn.layers import Layer, Rescaling
 from minicnn.losses import SparseCategoricalCrossentropy
 
@@ -140,8 +141,9 @@ def check_layer(
     layer = _in_float64(layer)
     shapes = [tuple(s) for s in input_shape] if layer.merges else [np.atleast_1d(input_shape).tolist()]
     layer.ensure_built([tuple(s) for s in shapes] if layer.merges else tuple(shapes[0]))
+    layer.settle()
     for param in layer.params.values():
-        param[...] = rng.normal(0, 0.5, param.shape)
+        param[...] = here(rng.normal(0, 0.5, param.shape))
     inputs = [tie_free((batch_size, *shape), rng) for shape in shapes]
     x: Any = inputs if layer.merges else inputs[0]
     dy = rng.standard_normal(layer.forward(x, training=True).shape)
@@ -149,7 +151,7 @@ def check_layer(
     tensors |= {f"d{key}": param for key, param in layer.params.items()}
 
     def value() -> float:
-        return float((layer.forward(x, training=True) * dy).sum())
+        return float((on_host(layer.forward(x, training=True)) * dy).sum())
 
     def gradients() -> list[np.ndarray | None]:
         value()
@@ -214,11 +216,11 @@ def check_model(
 
     def value() -> float:
         model.forward(x, training=True)
-        return float(loss.value_and_gradient(model.logits(), labels)[0].mean())
+        return float(loss.value_and_gradient(model.logits(), here(labels))[0].mean())
 
     def gradients() -> list[np.ndarray | None]:
         value()
-        _, dz = loss.value_and_gradient(model.logits(), labels)
+        _, dz = loss.value_and_gradient(model.logits(), here(labels))
         dx = model.backward(dz, from_logits=True, input_gradient=True)
         return [dx, *(layer.grads.get(key) for layer in model.layers for key in layer.params)]
 
@@ -259,7 +261,7 @@ def _check(
             wrong = "nothing" if analytic is None else f"shape {analytic.shape}"
             report.rows.append(Row(tensor, wrong, np.inf, f"shape: expected {array.shape}", np.nan, np.nan))
             continue
-        analytic = analytic.copy()  # backward may use its arrays again
+        analytic = np.array(on_host(analytic))  # backward may use its arrays again
         size = array.size
         sampled = max_entries is not None and size > max_entries
         chosen = rng.choice(size, max_entries, replace=False) if sampled else np.arange(size)
@@ -295,30 +297,35 @@ def _slopes(
     ReLU and max-pooling bend L. Where a bend lies within the step, the slopes over h and over h/2 differ: then the step
     shrinks, and at last the entry moves aside a little, to be compared there. `backward` takes no part in this choice.
     """
-    original = np.array(array[place])
-    unit = max(1.0, float(np.abs(array).max()))
+    original = np.array(on_host(array[place]))
+    unit = max(1.0, float(np.abs(on_host(array)).max()))
     closest, found = np.inf, (np.nan, np.nan)
+
+    def put(numbers: Any) -> None:
+        array[place] = numbers if isinstance(array, np.ndarray) else here(np.asarray(numbers))
+
     for move in range(MOVES):
         start = original + along * (rng.uniform(-1e-3, 1e-3) * unit if move else 0.0)
 
         def central(h: float, start: np.ndarray = start) -> float:
-            array[place] = start + h * along
+            put(start + h * along)
             above = value()
-            array[place] = start - h * along
+            put(start - h * along)
             return (above - value()) / (2 * h)
 
         for step in STEPS:
             wide, narrow = central(step * unit), central(step * unit / 2)
             difference = abs(wide - narrow) / max(abs(narrow), floor)
             if difference < closest:
-                array[place] = start
-                expected = float(((gradient() if move else analytic)[place] * along).sum())
+                put(start)
+                slopes = on_host(gradient()) if move else analytic
+                expected = float((slopes[place] * along).sum())
                 closest, found = difference, (expected, (4 * narrow - wide) / 3)  # Richardson: no error of order h^2
             if closest < SMOOTH:
                 break
         if closest < SMOOTH:
             break
-    array[place] = original
+    put(original)
     return found
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from minicnn import config, fusion, losses, optimizers, saving, training
+from minicnn import config, fusion, kernels, losses, optimizers, saving, training
 from minicnn import layers as all_layers
 from minicnn.callbacks import Callback, History
 from minicnn.errors import ArgumentError, DataError, ShapeError, StateError
@@ -31,6 +31,8 @@ class Model:
         In the order in which they run, the input first.
     class_names : list of str or None
         Taken from the data set by `fit`, and saved with the model.
+    fuse : bool
+        Whether layers that have a common kernel run as one; `compile` sets it.
     stop_training : bool
         A callback sets it to end `fit` after the running epoch.
 
@@ -66,7 +68,7 @@ class Model:
         self.class_names: list[str] | None = None
         self.stop_training = False
         self._nodes: list[Node] = []
-        self._fuse = True
+        self.fuse = True
 
     def _connect(self, first: Node, last: Node) -> None:
         if not isinstance(first.layer, InputLayer):
@@ -89,7 +91,7 @@ class Model:
                 learning.add(node)
         _name_layers([node.layer for node in nodes])
         self._nodes, self._learning = nodes, learning
-        self._steps = fusion.plan(nodes, self._fuse)
+        self._steps = fusion.plan(nodes, self.fuse)
 
     @property
     def layers(self) -> list[Layer]:
@@ -169,7 +171,7 @@ class Model:
         """
         if isinstance(x, Node):
             raise ArgumentError("a model cannot be a layer of another. Call its layers on the symbolic tensor instead.")
-        return self.forward(np.asarray(x), training)
+        return self.forward(x if hasattr(x, "dtype") else np.asarray(x), training)
 
     def logits(self) -> np.ndarray:
         """Return what the last `forward` had before its softmax, (N, K); without a softmax, its output."""
@@ -220,7 +222,7 @@ class Model:
             raise ArgumentError(f"{optimizer} keeps the velocities of another model. Make a new one for each model.")
         optimizer.owner = self
         self.optimizer, self.loss, self.metrics = optimizer, loss, ["loss", *metrics]
-        self._fuse = fuse
+        self.fuse = fuse
         self._steps = fusion.plan(self._nodes, fuse)
 
     def _check_head(self, loss: losses.SparseCategoricalCrossentropy) -> None:
@@ -277,6 +279,8 @@ class Model:
             If an argument is not as above.
         ShapeError, DataError, DtypeError
             If batches do not fit the model or labels its outputs.
+        DeviceMemoryError
+            If the GPU has no room for a batch.
 
         Examples
         --------
@@ -303,7 +307,7 @@ class Model:
 
         Raises
         ------
-        StateError, ArgumentError, ShapeError, DataError, DtypeError
+        StateError, ArgumentError, ShapeError, DataError, DtypeError, DeviceMemoryError
             As in `fit`.
         """
         self._require_compiled("evaluate")
@@ -321,6 +325,8 @@ class Model:
         ------
         ArgumentError, ShapeError, DataError, DtypeError
             If an argument is not as above, the batches do not fit the model, or there are none.
+        DeviceMemoryError
+            As in `fit`.
         """
         return training.predict(self, x, batch_size, verbose)
 
@@ -343,6 +349,8 @@ class Model:
             If the model is not compiled, or its optimizer served another.
         ShapeError, DataError, DtypeError
             If the batch does not fit the model or labels its outputs.
+        DeviceMemoryError
+            If the GPU has no room for it.
         """
         self._require_compiled("train_on_batch")
         return list(training.Running(self.metrics).add(*training.train_step(self, np.asarray(x), y)).values())
@@ -364,8 +372,8 @@ class Model:
         return [layer.grads[name] for layer in self.layers for name in layer.params]
 
     def get_weights(self) -> list[np.ndarray]:
-        """Return copies of the weights, in layer order, kernel before bias, in Keras's shapes."""
-        return [w.copy() for w in self.weights()]
+        """Return copies of the weights as NumPy arrays, in layer order, kernel before bias, in Keras's shapes."""
+        return [np.array(kernels.on_host(w)) for w in self.weights()]
 
     def set_weights(self, weights: Sequence[np.ndarray]) -> None:
         """Copy the given arrays into the weights.
@@ -379,13 +387,15 @@ class Model:
         ShapeError
             If their number or a shape differs; nothing is changed then.
         """
-        new, own = [np.asarray(w) for w in weights], self.weights()
+        for layer in self.layers:
+            layer.settle()
+        new, own = [np.asarray(kernels.on_host(w)) for w in weights], self.weights()
         if [w.shape for w in new] != [w.shape for w in own]:
             raise ShapeError(
                 f"set_weights expects arrays of shapes {[w.shape for w in own]}. Received: {[w.shape for w in new]}"
             )
         for target, w in zip(own, new, strict=True):
-            target[...] = w
+            target[...] = kernels.here(w)
 
     def count_params(self) -> int:
         """Return the number of weights."""
@@ -449,7 +459,8 @@ class Model:
         self.set_weights([tensors[name] for name in own])
 
     def _named_weights(self) -> dict[str, np.ndarray]:
-        return {f"{layer.name}/{name}": param for layer in self.layers for name, param in layer.params.items()}
+        named = ((f"{layer.name}/{name}", param) for layer in self.layers for name, param in layer.params.items())
+        return {name: kernels.on_host(param) for name, param in named}
 
     def get_config(self) -> dict[str, Any]:
         """Return what `load_model` needs to build an equal model, as plain JSON values.
@@ -472,7 +483,7 @@ class Model:
         if self.optimizer is not None:
             optimizer = {"class": type(self.optimizer).__name__, **self.optimizer.get_config()}
             compiled = {"optimizer": optimizer, "loss": self.loss.get_config(), "metrics": self.metrics[1:]} | {
-                "fuse": self._fuse
+                "fuse": self.fuse
             }
         return {
             "name": self.name,

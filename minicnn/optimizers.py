@@ -82,11 +82,13 @@ class SGD:
             If the weights are not arrays that kernels compute with.
         """
         if not self.velocities:
-            self.velocities = [np.zeros(w.shape, w.dtype) for w in weights]
+            self.velocities = [np.zeros_like(w) for w in weights]
         if [v.shape for v in self.velocities] != [w.shape for w in weights]:
             raise StateError("this optimizer keeps the velocities of another model. Make a new one for each model.")
         if weights:
             room = kernels.room(weights[0])
+            if kernels.room(self.velocities[0]) is not room:
+                self.velocities = [kernels.here(velocity) for velocity in self.velocities]
             room.sgd_step(weights, gradients, self.velocities, self.learning_rate, self.momentum, self.nesterov)
 
     def get_config(self) -> dict[str, Any]:

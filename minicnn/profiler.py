@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from minicnn import fusion, layers, losses, optimizers
+from minicnn import fusion, kernels, layers, losses, optimizers
 from minicnn.checks import positive_integer
-from minicnn.errors import DtypeError
+from minicnn.errors import DtypeError, StateError
 from minicnn.models import Model
 
 WARM_UP = 3  # steps that are not measured: the first compiles
@@ -120,6 +120,8 @@ def profile(model: Model, images: np.ndarray, labels: np.ndarray, steps: int = 2
     ------
     DtypeError, ArgumentError
         If `model` is not a model, or `steps` not a positive integer.
+    StateError
+        If the chosen device is the GPU.
     ShapeError, DataError
         If the images do not fit the model, or the labels its outputs.
 
@@ -133,12 +135,14 @@ def profile(model: Model, images: np.ndarray, labels: np.ndarray, steps: int = 2
     """
     if not isinstance(model, Model):
         raise DtypeError(f"profile expects a model. Received: {type(model).__name__}")
+    if kernels.get_device() != "cpu":
+        raise StateError('profile measures the CPU\'s kernels. Call it inside: with minicnn.device("cpu").')
     steps = positive_integer("profile(steps)", steps)
     model, images = copy.deepcopy(model), np.asarray(images)
     model.ensure_built(images)
     own = model.optimizer or optimizers.SGD(momentum=0.9)
     loss = model.loss or losses.SparseCategoricalCrossentropy(from_logits=model._softmax() is None)
-    model.compile(optimizers.SGD(0.0, own.momentum, own.nesterov), loss, model.metrics[1:], model._fuse)
+    model.compile(optimizers.SGD(0.0, own.momentum, own.nesterov), loss, model.metrics[1:], model.fuse)
 
     clocks = [(Clock(step.layer, "forward"), Clock(step.layer, "backward")) for step in model._steps]
     others = [Clock(model.loss, "value_and_gradient"), Clock(model.optimizer, "apply")]

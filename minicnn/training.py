@@ -4,15 +4,16 @@ They use a model through `forward`, `backward`, `logits`, `loss`, `optimizer`, `
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
+from minicnn import kernels
 from minicnn.callbacks import Callback, CallbackList, History
 from minicnn.checks import positive_integer, whole_number
 from minicnn.data import Dataset
-from minicnn.errors import ArgumentError, DataError, DtypeError, ShapeError
-from minicnn.kernels.threads import single_threaded_blas
+from minicnn.errors import ArgumentError, DataError, DeviceMemoryError, DtypeError, ShapeError
 from minicnn.losses import check_labels
 
 
@@ -40,11 +41,23 @@ class Running:
 
 def train_step(model: Any, images: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Update the model's weights once; return the losses and hits of the batch, (N,) each, from before the update."""
-    with single_threaded_blas():  # once for the whole step, not once for each kernel
+
+    def step(images: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         losses, correct, dz = _judge(model, images, labels, training=True)
         model.backward(dz, from_logits=True)
         model.optimizer.apply(model.gradients(), model.weights())
-    return losses, correct
+        return losses, correct
+
+    def describe() -> tuple | None:
+        """Return what the step depends on, and the arrays that it changes in place; None if it may do anything."""
+        optimizer, ours = model.optimizer, (*model.layers, model.optimizer, model.loss)
+        if not all(type(part).__module__.startswith("minicnn.") for part in ours):
+            return None
+        settings = (model.fuse, *model.layers, type(optimizer), *optimizer.get_config().values(), type(model.loss))
+        return settings, (*model.weights(), *optimizer.velocities)
+
+    with _blaming_memory_on(images):
+        return kernels.chosen_room().run_step(step, model, describe, *_admit(model, images, labels))
 
 
 def fit(
@@ -89,7 +102,7 @@ def fit(
 
 def _train_epoch(model: Any, batches: Iterable, hooks: CallbackList) -> dict[str, float]:
     running, logs = Running(model.metrics), {}
-    for step, (images, labels) in enumerate(_pairs(batches)):
+    for step, (images, labels) in enumerate(kernels.chosen_room().ahead(_pairs(batches))):
         hooks.call("on_train_batch_begin", step, {})
         logs = running.add(*train_step(model, images, labels))
         hooks.call("on_train_batch_end", step, logs)
@@ -125,7 +138,9 @@ def predict(model: Any, x: Any, batch_size: int | None = None, verbose: int | st
     with hooks.progress, _quiet():
         hooks.call("on_epoch_begin", 0, {})
         for step, batch in enumerate(batches):
-            outputs.append(model.forward(batch[0] if isinstance(batch, (tuple, list)) else batch))
+            images = batch[0] if isinstance(batch, (tuple, list)) else batch
+            with _blaming_memory_on(images):
+                outputs.append(kernels.on_host(model.forward(images)))
             hooks.call("on_train_batch_end", step, {})
         hooks.call("on_epoch_end", 0, {})
     if not outputs:
@@ -175,21 +190,39 @@ def _pairs(batches: Iterable) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         yield batch[0], batch[1]
 
 
+def _admit(model: Any, images: Any, labels: Any) -> tuple[Any, np.ndarray]:
+    """Return a batch whose images fit the model and whose labels are its classes, the images on the chosen device."""
+    model.ensure_built(images)
+    images = model.layers[0].check(images)
+    if len(images) == 0:
+        raise DataError("a batch without images. Check how the data set was made.")
+    return images, check_labels(labels, np.empty((len(images), *model.layers[-1].output_shape)))
+
+
 def _judge(model: Any, images: np.ndarray, labels: np.ndarray, training: bool) -> tuple[np.ndarray, ...]:
     """Return losses (N,), hits (N,) and the gradient of the mean loss with respect to the logits (N, K)."""
-    predictions = model.forward(images, training)
-    if len(predictions) == 0:
-        raise DataError("a batch without images. Check how the data set was made.")
-    labels = check_labels(labels, predictions)
+    predictions, labels = model.forward(images, training), kernels.here(labels)
     losses, dz = model.loss.value_and_gradient(model.logits(), labels)
     return losses, predictions.argmax(axis=1) == labels, dz
 
 
+@contextmanager
+def _blaming_memory_on(images: Any) -> Iterator[None]:
+    """Say, where the device has no memory left, which batch was too large."""
+    try:
+        yield
+    except DeviceMemoryError as error:
+        raise DeviceMemoryError(
+            f"{error} The batch has {len(images)} images: try batch_size={max(1, len(images) // 2)}."
+        ) from None
+
+
 def _measure(model: Any, batches: Iterable, hooks: CallbackList, kind: str) -> dict[str, float]:
     running, logs = Running(model.metrics), {}
-    for step, (images, labels) in enumerate(_pairs(batches)):
+    for step, (images, labels) in enumerate(kernels.chosen_room().ahead(_pairs(batches))):
         hooks.call(f"on_{kind}_batch_begin", step, {})
-        losses, correct, _ = _judge(model, images, labels, training=False)
+        with _blaming_memory_on(images):
+            losses, correct, _ = _judge(model, *_admit(model, images, labels), training=False)
         logs = running.add(losses, correct)
         hooks.call(f"on_{kind}_batch_end", step, logs)
     _check_any(running)

@@ -10,7 +10,8 @@ ReLU and pooling. Only dx with strides is made from a gradient of `cols`: in til
 cache, added to dx by im2col's transpose.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -24,6 +25,17 @@ Arrays = Sequence[np.ndarray]
 TILE_ROWS = 512  # rows of cols in one matrix product: at 288 columns of float32, 590 KB
 PRODUCTS = 1 << 21  # of a part of a dense layer: about 50 microseconds
 CHUNK = 1 << 18  # elements of an element-wise operation that one task takes
+
+
+def run_step(step: Callable[..., Any], owner: Any, describe: Callable[[], Any], *arrays: np.ndarray) -> Any:
+    """Return ``step(*arrays)``, BLAS held to one thread once for all of it, and not once for each kernel."""
+    with threads.single_threaded_blas():
+        return step(*arrays)
+
+
+def ahead(batches: Iterator) -> Iterator:
+    """Give the batches: they are where they are computed with."""
+    return batches
 
 
 def im2col(x: np.ndarray, kernel_size: Pair, strides: Pair, pads: Pads) -> np.ndarray:

@@ -43,12 +43,14 @@ class ReLU(Layer):
 
     def forward(self, x: np.ndarray, training: bool = False) -> np.ndarray:
         """Return max(x, 0), of x's shape."""
-        y = self.y = kernels.room(x).relu(self.check(x), self.in_place)
+        x = self.check(x)
+        y = self.y = kernels.room(x).relu(x, self.in_place)
         return y
 
     def backward(self, dy: np.ndarray) -> np.ndarray:
         """Return dy where the output was positive, else 0."""
-        return kernels.room(dy).relu_backward(self.check_gradient(dy), self.y)
+        dy = self.check_gradient(dy)
+        return kernels.room(dy).relu_backward(dy, self.y)
 
 
 class Softmax(Layer):
@@ -72,7 +74,7 @@ class Softmax(Layer):
     def forward(self, x: np.ndarray, training: bool = False) -> np.ndarray:
         """Return probabilities of x's shape; the logits stay in `z` for the loss."""
         z = self.z = self.check(x)
-        p = self.p = kernels.room(x).softmax(z)
+        p = self.p = kernels.room(z).softmax(z)
         return p
 
     def backward(self, dy: np.ndarray, from_logits: bool = False) -> np.ndarray:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from minicnn import config
+from minicnn import config, kernels
 from minicnn.errors import ArgumentError, DtypeError, ShapeError, StateError
 
 Shape = tuple[int, ...]
@@ -84,6 +84,7 @@ class Layer:
         self.input_shape: Any = None
         self.output_shape: Any = None
         self.batch: int | None = None  # images in the last forward
+        self.device = kernels.get_device()  # where the weights are
         self.saved: dict[str, np.ndarray] | None = None  # weights to build with, by name
 
     def build(self, input_shape: Any) -> "Layer":
@@ -216,7 +217,16 @@ class Layer:
             expected = ", ".join(["N", *map(str, self.input_shape)])
             raise ShapeError(f"{self} expects an array of shape ({expected}). Received: {x.shape}")
         self.batch = len(x)
+        self.settle()
+        x = kernels.here(x)
         return x.astype(self.dtype, copy=False) if cast else x
+
+    def settle(self) -> None:
+        """Bring the weights to the chosen device, unless they are there; gradients of another one are dropped."""
+        if self.device != kernels.get_device():
+            self.params = {name: kernels.here(param) for name, param in self.params.items()}
+            self.grads = {}
+            self.device = kernels.get_device()
 
     def check_gradient(self, dy: np.ndarray) -> np.ndarray:
         """Return dy, whose shape is that of the last output, in the layer's float type.
@@ -230,12 +240,14 @@ class Layer:
         StateError, ShapeError
             If there was no `forward`, or dy is not an array of that shape.
         """
-        if self.batch is None:
-            raise StateError(f"{self}.backward(dy) needs the values of a forward(x). Call that first.")
+        if self.batch is None or self.device != kernels.get_device():
+            raise StateError(
+                f"{self}.backward(dy) needs the values of a forward(x) on the same device. Call that first."
+            )
         if not hasattr(dy, "dtype") or dy.shape != (self.batch, *self.output_shape):
             expected, received = (self.batch, *self.output_shape), getattr(dy, "shape", type(dy).__name__)
             raise ShapeError(f"{self}.backward expects dy of the last output's shape, {expected}. Received: {received}")
-        return dy.astype(self.dtype, copy=False)
+        return kernels.here(dy).astype(self.dtype, copy=False)
 
     def add_weight(self, name: str, shape: Shape, initializer: Callable[..., np.ndarray]) -> None:
         """Make the weight of this name, or take it from `saved`: what comes from a file is not drawn first.
@@ -257,7 +269,7 @@ class Layer:
             weight = self.saved[name].astype(self.dtype)
         if weight.shape != shape:
             raise ShapeError(f"{self} expects its {name} to have the shape {shape}. Received: {weight.shape}")
-        self.params[name] = weight
+        self.params[name] = kernels.here(weight)
 
     def check_rank(self, input_shape: Any, axes: Sequence[str] | None) -> Shape:
         """Return `input_shape` as a tuple if it has the axes that are expected, all of a positive size.

@@ -90,7 +90,7 @@ class Conv2D(Layer):
         """Return y (N, OH, OW, F) for x (N, H, W, C)."""
         x, w = self.check(x), self.params["kernel"]
         self.x = x
-        b = self.params["bias"] if self.use_bias else np.zeros(self.filters, self.dtype)
+        b = self.params["bias"] if self.use_bias else np.zeros_like(w, shape=self.filters)
         z = kernels.room(x).conv2d(x, w, b, self.strides, self.pads)  # (N, OH, OW, F)
         return self.activation.forward(z)
 

@@ -73,7 +73,7 @@ class Dense(Layer):
         """Return y (N, units) for x (N, In)."""
         x, w = self.check(x), self.params["kernel"]
         self.x = x
-        b = self.params["bias"] if self.use_bias else np.zeros(self.units, self.dtype)
+        b = self.params["bias"] if self.use_bias else np.zeros_like(w, shape=self.units)
         z = kernels.room(x).dense(x, w, b)  # (N, units)
         return self.activation.forward(z)
 

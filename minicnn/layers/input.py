@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from minicnn import kernels
 from minicnn.checks import positive_integer
 from minicnn.errors import ArgumentError, DtypeError, ShapeError
 from minicnn.layers.base import Layer, Node
@@ -32,15 +33,31 @@ class InputLayer(Layer):
             raise ArgumentError(f'Input(dtype) expects "uint8", "float32", "float64" or None. Received: {dtype!r}')
         self.input_dtype = dtype
 
-    def forward(self, x: np.ndarray, training: bool = False) -> np.ndarray:
-        """Return the batch x, checked; bytes stay bytes until a layer needs floats."""
+    def check(self, x: np.ndarray, cast: bool = True) -> np.ndarray:
+        """Return the batch x on the chosen device, unless its shape or type is wrong; bytes stay bytes.
+
+        Parameters
+        ----------
+        x : array (N, ...)
+        cast : bool, without effect: what layers need floats make them
+
+        Raises
+        ------
+        DtypeError, ShapeError
+            If x is not an array of numbers, or has not the shape that the model was built for.
+        """
         if not hasattr(x, "dtype") or x.dtype.kind not in "uif":
             kind = getattr(x, "dtype", type(x).__name__)
             raise DtypeError(f"the model expects an array of numbers. Received: {kind}. Convert it with numpy.asarray.")
         if x.shape[1:] != self.input_shape:
             expected = ", ".join(["N", *map(str, self.input_shape)])
             raise ShapeError(f"the model expects a batch of shape ({expected}). Received: {x.shape}")
+        x = kernels.here(x)
         return x if self.input_dtype is None else x.astype(self.input_dtype, copy=False)
+
+    def forward(self, x: np.ndarray, training: bool = False) -> np.ndarray:
+        """Return the batch x, checked; bytes stay bytes until a layer needs floats."""
+        return self.check(x)
 
     def backward(self, dy: np.ndarray) -> np.ndarray:
         """Return dy."""

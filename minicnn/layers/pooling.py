@@ -67,7 +67,8 @@ class MaxPooling2D(Layer):
 
     def forward(self, x: np.ndarray, training: bool = False) -> np.ndarray:
         """Return y (N, OH, OW, C) for x (N, H, W, C)."""
-        y, self.argmax = kernels.room(x).maxpool2d(self.check(x), self.pool_size, self.strides, self.pads)
+        x = self.check(x)
+        y, self.argmax = kernels.room(x).maxpool2d(x, self.pool_size, self.strides, self.pads)
         return y
 
     def backward(self, dy: np.ndarray) -> np.ndarray:

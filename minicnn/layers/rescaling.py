@@ -39,7 +39,8 @@ class Rescaling(Layer):
 
     def forward(self, x: np.ndarray, training: bool = False) -> np.ndarray:
         """Return x * scale + offset, of x's shape."""
-        return kernels.room(x).rescale(self.check(x, cast=False), self.scale, self.offset, self.dtype)
+        x = self.check(x, cast=False)
+        return kernels.room(x).rescale(x, self.scale, self.offset, self.dtype)
 
     def backward(self, dy: np.ndarray) -> np.ndarray:
         """Return dy * scale."""

@@ -1,0 +1,768 @@
+"""The GPU room: the doors of the CPU room as CUDA kernels, through CuPy.
+
+Arrays are NHWC and contiguous, as in the CPU room. Every matrix product of the network, of convolutions, of dense
+layers and of their gradients, is one function of the CUDA text below, `product`; what differs is how an element of
+the two factors is found. The column matrix of im2col is one of them: its elements are read from the image and it is
+never stored. A dense layer is a convolution whose images have one pixel.
+
+A thread block computes a tile of 64 rows by 16, 32 or 64 columns and walks along the inner axis 16 at a time:
+
+    left (M, K)  64x16 --+                  each of 256 threads keeps 4 rows by 1, 2 or 4 columns of sums in registers;
+                         +-- shared memory  the 4 rows are the 4 pixels of a pooling window, where one follows, so that
+    right (K, N) 16xN  --+                  the thread that has the sums also has their maximum
+
+Where the result is small and K long, as in dw, K is cut into parts that are summed afterwards, in a fixed order. There
+are no atomics: the same inputs give the same bits.
+"""
+
+import functools
+import math
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import cupy
+import cupyx
+import numpy as np
+
+from minicnn.errors import DeviceMemoryError
+
+Pair = tuple[int, int]
+Pads = tuple[Pair, Pair]
+Arrays = Sequence[Any]
+
+ROWS, DEPTH, THREADS = 64, 16, 256  # of a tile, as in the text below
+BLOCKS = 256  # thread blocks that a product wants: fixed, and not the card's number, so that all cards sum alike
+RECORDINGS = 8  # steps that a model keeps as graphs: for a full and a last batch, at a few learning rates
+GROUP = 16  # arrays that one launch of sgd_step updates
+
+CUDA = r"""
+typedef long long wide;  // offsets: a card holds more numbers than an int can count
+
+struct Sizes { int N, H, W, C, F, KH, KW, SH, SW, top, left, OH, OW; };
+
+// A place (a, b, c) in three nested loops of which the last is the fastest; b < B, c < C.
+struct Place {
+    int a, b, c, B, C;
+    __device__ Place(wide at, int B, int C) : a(at / C / B), b(at / C % B), c(at % C), B(B), C(C) {}
+    __device__ void advance(int steps) {
+        for (c += steps; c >= C; c -= C)
+            if (++b == B) { b = 0; ++a; }
+    }
+};
+
+// Window m of a convolution; pooled, windows come in fours that one pooling window covers, row by row.
+__device__ inline Place window(wide m, const Sizes& s, bool pooled) {
+    if (!pooled) return Place(m, s.OH, s.OW);
+    Place four(m / 4, s.OH / 2, s.OW / 2);
+    Place one(0, s.OH, s.OW);
+    one.a = four.a; one.b = 2 * four.b + m % 4 / 2; one.c = 2 * four.c + m % 2;
+    return one;
+}
+
+// x[n,h,w,c], or 0 outside the image.
+__device__ inline real pixel(const real* x, const Sizes& s, int n, int h, int w, int c) {
+    return 0 <= h && h < s.H && 0 <= w && w < s.W ? x[((wide(n) * s.H + h) * s.W + w) * s.C + c] : real(0);
+}
+
+// dz[n,i,j,f]: dy itself, or, with argmax, dy of the pooling window if (i, j) won it.
+struct Gradient {
+    const real* dy; const unsigned char* argmax;
+    __device__ real at(const Sizes& s, int n, int i, int j, int f) const {
+        if (!argmax) return dy[((wide(n) * s.OH + i) * s.OW + j) * s.F + f];
+        wide q = ((wide(n) * (s.OH / 2) + i / 2) * (s.OW / 2) + j / 2) * s.F + f;
+        return argmax[q] == i % 2 * 2 + j % 2 ? dy[q] : real(0);
+    }
+};
+
+// The factors of the products. `line` is what a thread needs of its row of the left one, or its column of the right
+// one; `depth` is its place on the inner axis. Neighbouring threads take neighbours along the inner axis, or, ACROSS,
+// along the other: whichever lie side by side in memory.
+
+struct Windows {  // cols (N*OH*OW, KH*KW*C)
+    static const bool ACROSS = false;
+    const real* x; Sizes s; bool pooled;
+    struct Line { int n, h, w; };
+    __device__ Line line(wide m) const {
+        Place p = window(m, s, pooled);
+        return {p.a, p.b * s.SH - s.top, p.c * s.SW - s.left};
+    }
+    __device__ Place depth(wide k) const { return Place(k, s.KW, s.C); }
+    __device__ real at(const Line& p, const Place& k) const { return pixel(x, s, p.n, p.h + k.a, p.w + k.b, k.c); }
+};
+
+struct Filters {  // w (KH*KW*C, F)
+    static const bool ACROSS = true;
+    const real* w; Sizes s;
+    typedef int Line;
+    __device__ Line line(wide f) const { return f; }
+    __device__ Place depth(wide k) const { return Place(k, 1, 1 << 30); }
+    __device__ real at(Line f, const Place& k) const { return w[wide(k.c) * s.F + f]; }
+};
+
+struct Gradients {  // dz (N*H*W, KH*KW*F): for each pixel, the windows that it lies in
+    static const bool ACROSS = false;
+    Gradient dz; Sizes s;
+    struct Line { int n, h, w; };
+    __device__ Line line(wide m) const { Place p(m, s.H, s.W); return {p.a, p.b + s.top, p.c + s.left}; }
+    __device__ Place depth(wide k) const { return Place(k, s.KW, s.F); }
+    __device__ real at(const Line& p, const Place& k) const {
+        int h = p.h - k.a, w = p.w - k.b;  // h = i * SH for the window i that has the pixel at k.a
+        if (h < 0 || w < 0 || h % s.SH || w % s.SW || h / s.SH >= s.OH || w / s.SW >= s.OW) return real(0);
+        return dz.at(s, p.n, h / s.SH, w / s.SW, k.c);
+    }
+};
+
+struct TurnedFilters {  // w (KH*KW*F, C)
+    static const bool ACROSS = false;
+    const real* w; Sizes s;
+    typedef int Line;
+    __device__ Line line(wide c) const { return c; }
+    __device__ Place depth(wide k) const { return Place(k, s.KW, s.F); }
+    __device__ real at(Line c, const Place& k) const { return w[((k.a * s.KW + k.b) * wide(s.C) + c) * s.F + k.c]; }
+};
+
+struct Columns {  // cols transposed (KH*KW*C + 1, N*OH*OW): the last row is ones, since a bias is a weight of 1
+    static const bool ACROSS = true;
+    const real* x; Sizes s;
+    struct Line { int u, v, c; };
+    __device__ Line line(wide q) const { Place p(q, s.KW, s.C); return {p.a, p.b, p.c}; }
+    __device__ Place depth(wide m) const { return Place(m, s.OH, s.OW); }
+    __device__ real at(const Line& q, const Place& m) const {
+        if (q.u == s.KH) return real(1);
+        return pixel(x, s, m.a, m.b * s.SH - s.top + q.u, m.c * s.SW - s.left + q.v, q.c);
+    }
+};
+
+struct Sums {  // dz (N*OH*OW, F)
+    static const bool ACROSS = true;
+    Gradient dz; Sizes s;
+    typedef int Line;
+    __device__ Line line(wide f) const { return f; }
+    __device__ Place depth(wide m) const { return Place(m, s.OH, s.OW); }
+    __device__ real at(Line f, const Place& m) const { return dz.at(s, m.a, m.b, m.c, f); }
+};
+
+// Compute a tile of left (M, K) @ right (K, N): give store(m, n, sums) the 4 sums of the rows m to m + 3.
+// The block's z chooses a part of K, from first to last.
+template <int COLS, class Left, class Right, class Store>
+__device__ void product(const Left& left, const Right& right, wide M, int N, wide K, const Store& store) {
+    __shared__ real a[16][64 + 1], b[16][16 * COLS + 1];  // one more: columns of a tile lie in different banks
+    const int t = threadIdx.x, low = t % 16, high = t / 16;
+    const int a_depth = Left::ACROSS ? high : low, a_lane = Left::ACROSS ? low : high;
+    const int b_depth = Right::ACROSS ? high : low, b_lane = Right::ACROSS ? low : high;
+    const wide m0 = wide(blockIdx.x) * 64, part = (K + gridDim.z - 1) / gridDim.z;
+    const int n0 = blockIdx.y * 16 * COLS;
+    const wide first = blockIdx.z * part, last = first + part < K ? first + part : K;
+    typename Left::Line a_lines[4];
+    typename Right::Line b_lines[COLS];
+    for (int r = 0; r < 4; ++r) a_lines[r] = left.line(m0 + a_lane + 16 * r);
+    for (int r = 0; r < COLS; ++r) b_lines[r] = right.line(n0 + b_lane + 16 * r);
+    Place a_at = left.depth(first + a_depth), b_at = right.depth(first + b_depth);
+    real sums[COLS][4] = {};
+    for (wide k = first; k < last; k += 16) {
+        for (int r = 0; r < 4; ++r) {
+            bool inside = m0 + a_lane + 16 * r < M && k + a_depth < last;
+            a[a_depth][a_lane + 16 * r] = inside ? left.at(a_lines[r], a_at) : real(0);
+        }
+        for (int r = 0; r < COLS; ++r) {
+            bool inside = n0 + b_lane + 16 * r < N && k + b_depth < last;
+            b[b_depth][b_lane + 16 * r] = inside ? right.at(b_lines[r], b_at) : real(0);
+        }
+        a_at.advance(16);
+        b_at.advance(16);
+        __syncthreads();
+        for (int d = 0; d < 16; ++d)
+            for (int c = 0; c < COLS; ++c)
+                for (int r = 0; r < 4; ++r) sums[c][r] += a[d][4 * high + r] * b[d][low + 16 * c];
+        __syncthreads();
+    }
+    for (int c = 0; c < COLS; ++c)
+        if (m0 + 4 * high < M && n0 + low + 16 * c < N) store(m0 + 4 * high, n0 + low + 16 * c, sums[c]);
+}
+
+// Write the sums, with the bias if there is one, where the part of K has its own array (M, N).
+struct Plain {
+    real* y; const real* b; wide M; int N;
+    __device__ void operator()(wide m, int n, const real* sums) const {
+        for (int r = 0; r < 4 && m + r < M; ++r)
+            y[(blockIdx.z * M + m + r) * N + n] = b && gridDim.z == 1 ? sums[r] + b[n] : sums[r];
+    }
+};
+
+// Write ReLU of the largest of the 4 sums, and which it was; 4 where it is not above 0. The first NaN wins.
+struct Pooled {
+    real* y; unsigned char* argmax; const real* b; int N;
+    __device__ void operator()(wide m, int n, const real* sums) const {
+        real best = sums[0] + b[n];
+        int place = 0;
+        for (int r = 1; r < 4; ++r) {
+            real z = sums[r] + b[n];
+            if (z > best || (z != z && best == best)) { best = z; place = r; }
+        }
+        y[m / 4 * N + n] = best < 0 ? real(0) : best;
+        argmax[m / 4 * N + n] = best > 0 ? place : 4;
+    }
+};
+
+template <int COLS> __device__ void correlate(const real* x, const real* w, const real* b, real* y, const Sizes& s) {
+    wide M = wide(s.N) * s.OH * s.OW;
+    product<COLS>(Windows{x, s, false}, Filters{w, s}, M, s.F, wide(s.KH) * s.KW * s.C, Plain{y, b, M, s.F});
+}
+
+template <int COLS> __device__ void correlate_pool(const real* x, const real* w, const real* b, real* y,
+                                                   unsigned char* argmax, const Sizes& s) {
+    wide M = wide(s.N) * s.OH * s.OW;
+    product<COLS>(Windows{x, s, true}, Filters{w, s}, M, s.F, wide(s.KH) * s.KW * s.C, Pooled{y, argmax, b, s.F});
+}
+
+template <int COLS> __device__ void weight_gradient(const real* x, const real* dy, const unsigned char* argmax,
+                                                    real* dw, const Sizes& s) {
+    wide M = wide(s.KH) * s.KW * s.C + 1;
+    product<COLS>(Columns{x, s}, Sums{{dy, argmax}, s}, M, s.F, wide(s.N) * s.OH * s.OW, Plain{dw, 0, M, s.F});
+}
+
+template <int COLS> __device__ void input_gradient(const real* dy, const unsigned char* argmax, const real* w, real* dx,
+                                                   const Sizes& s) {
+    wide M = wide(s.N) * s.H * s.W;
+    product<COLS>(Gradients{{dy, argmax}, s}, TurnedFilters{w, s}, M, s.C, wide(s.KH) * s.KW * s.F,
+                  Plain{dx, 0, M, s.C});
+}
+
+#define PRODUCTS(COLS) \
+extern "C" __global__ void correlate_##COLS(const real* x, const real* w, const real* b, real* y, Sizes s) { \
+    correlate<COLS>(x, w, b, y, s); } \
+extern "C" __global__ void correlate_pool_##COLS(const real* x, const real* w, const real* b, real* y, \
+                                                 unsigned char* argmax, Sizes s) { \
+    correlate_pool<COLS>(x, w, b, y, argmax, s); } \
+extern "C" __global__ void weight_gradient_##COLS(const real* x, const real* dy, const unsigned char* argmax, \
+                                                  real* dw, Sizes s) { \
+    weight_gradient<COLS>(x, dy, argmax, dw, s); } \
+extern "C" __global__ void input_gradient_##COLS(const real* dy, const unsigned char* argmax, const real* w, \
+                                                 real* dx, Sizes s) { \
+    input_gradient<COLS>(dy, argmax, w, dx, s); }
+
+PRODUCTS(1)
+PRODUCTS(2)
+PRODUCTS(4)
+
+// What each of the kernels below does for the thread's element i of `size`.
+#define EACH(size) \
+    const wide i = wide(blockIdx.x) * blockDim.x + threadIdx.x; \
+    if (i >= (size)) return;
+
+extern "C" __global__ void add_parts(const real* parts, const real* b, real* y, wide size, int N, int count) {
+    EACH(size)
+    real sum = 0;
+    for (int part = 0; part < count; ++part) sum += parts[part * size + i];
+    y[i] = b ? sum + b[i % N] : sum;
+}
+
+extern "C" __global__ void im2col(const real* x, real* cols, Sizes s) {
+    const wide K = wide(s.KH) * s.KW * s.C;
+    EACH(wide(s.N) * s.OH * s.OW * K)
+    Windows windows = {x, s, false};
+    cols[i] = windows.at(windows.line(i / K), windows.depth(i % K));
+}
+
+extern "C" __global__ void col2im(const real* cols, real* x, Sizes s) {
+    EACH(wide(s.N) * s.H * s.W * s.C)
+    const int c = i % s.C;
+    Place p(i / s.C, s.H, s.W);
+    real sum = 0;
+    for (int u = 0; u < s.KH; ++u)
+        for (int v = 0; v < s.KW; ++v) {
+            int h = p.b + s.top - u, w = p.c + s.left - v;
+            if (h < 0 || w < 0 || h % s.SH || w % s.SW || h / s.SH >= s.OH || w / s.SW >= s.OW) continue;
+            wide row = (wide(p.a) * s.OH + h / s.SH) * s.OW + w / s.SW;
+            sum += cols[row * s.KH * s.KW * s.C + (u * s.KW + v) * s.C + c];
+        }
+    x[i] = sum;
+}
+
+extern "C" __global__ void maxpool(const real* x, real* y, int* argmax, Sizes s) {
+    EACH(wide(s.N) * s.OH * s.OW * s.C)
+    const int c = i % s.C;
+    Place p(i / s.C, s.OH, s.OW);
+    real best = 0;
+    int place = -1;
+    for (int u = 0; u < s.KH; ++u)
+        for (int v = 0; v < s.KW; ++v) {
+            int h = p.b * s.SH - s.top + u, w = p.c * s.SW - s.left + v;
+            if (h < 0 || h >= s.H || w < 0 || w >= s.W) continue;
+            real value = x[((wide(p.a) * s.H + h) * s.W + w) * s.C + c];
+            if (place < 0 || value > best || (value != value && best == best)) { best = value; place = u * s.KW + v; }
+        }
+    y[i] = best;
+    argmax[i] = place;
+}
+
+extern "C" __global__ void maxpool_backward(const real* dy, const int* argmax, real* dx, Sizes s) {
+    EACH(wide(s.N) * s.H * s.W * s.C)
+    const int c = i % s.C;
+    Place p(i / s.C, s.H, s.W);
+    real sum = 0;
+    for (int u = s.KH - 1; u >= 0; --u)  // backwards, so that windows come in their order
+        for (int v = s.KW - 1; v >= 0; --v) {
+            int h = p.b + s.top - u, w = p.c + s.left - v;
+            if (h < 0 || w < 0 || h % s.SH || w % s.SW || h / s.SH >= s.OH || w / s.SW >= s.OW) continue;
+            wide q = ((wide(p.a) * s.OH + h / s.SH) * s.OW + w / s.SW) * s.C + c;
+            if (argmax[q] == u * s.KW + v) sum += dy[q];
+        }
+    dx[i] = sum;
+}
+
+extern "C" __global__ void rescale_bytes(const unsigned char* x, real* y, real scale, real offset, wide size) {
+    EACH(size)
+    y[i] = real(x[i]) * scale + offset;
+}
+
+extern "C" __global__ void rescale(const real* x, real* y, real scale, real offset, wide size) {
+    EACH(size)
+    y[i] = x[i] * scale + offset;
+}
+
+extern "C" __global__ void relu(const real* x, real* y, wide size) {
+    EACH(size)
+    y[i] = x[i] < 0 ? real(0) : x[i];
+}
+
+extern "C" __global__ void relu_backward(const real* dy, const real* y, real* dx, wide size) {
+    EACH(size)
+    dx[i] = y[i] > 0 ? dy[i] : real(0);
+}
+
+// A thread a row: classes are few.
+
+__device__ inline real largest(const real* z, int K) {
+    real peak = z[0];
+    for (int k = 1; k < K; ++k) peak = z[k] > peak || z[k] != z[k] ? z[k] : peak;
+    return peak;
+}
+
+extern "C" __global__ void softmax(const real* z, real* p, wide rows, int K) {
+    EACH(rows)
+    z += i * K; p += i * K;
+    const real peak = largest(z, K);
+    real total = 0;
+    for (int k = 0; k < K; ++k) total += p[k] = exp(z[k] - peak);
+    for (int k = 0; k < K; ++k) p[k] /= total;
+}
+
+extern "C" __global__ void softmax_backward(const real* dy, const real* p, real* dz, wide rows, int K) {
+    EACH(rows)
+    dy += i * K; p += i * K; dz += i * K;
+    real mean = 0;
+    for (int k = 0; k < K; ++k) mean += dy[k] * p[k];
+    for (int k = 0; k < K; ++k) dz[k] = p[k] * (dy[k] - mean);
+}
+
+extern "C" __global__ void softmax_crossentropy(const real* z, const wide* labels, real* losses, real* dz, wide rows,
+                                                int K) {
+    EACH(rows)
+    z += i * K; dz += i * K;
+    const real peak = largest(z, K);
+    real total = 0;
+    for (int k = 0; k < K; ++k) total += dz[k] = exp(z[k] - peak);
+    losses[i] = log(total) - (z[labels[i]] - peak);
+    for (int k = 0; k < K; ++k) dz[k] = (dz[k] / total - (k == labels[i])) / rows;
+}
+
+// Arrays of weights one behind the other: array t ends before the element ends[t] of all.
+struct Group { real* w[16]; const real* dw[16]; real* velocity[16]; wide ends[16]; };
+
+extern "C" __global__ void sgd(Group g, wide size, real rate, real momentum, int nesterov) {
+    EACH(size)
+    int t = 0;
+    while (i >= g.ends[t]) ++t;
+    const wide at = t ? i - g.ends[t - 1] : i;
+    const real step = rate * g.dw[t][at], velocity = momentum * g.velocity[t][at] - step;
+    g.velocity[t][at] = velocity;
+    g.w[t][at] += nesterov ? momentum * velocity - step : velocity;
+}
+"""
+
+SIZES = np.dtype(",".join(["i4"] * 13))
+SIZES.names = ("N", "H", "W", "C", "F", "KH", "KW", "SH", "SW", "top", "left", "OH", "OW")
+GROUPED = np.dtype([(name, np.int64, GROUP) for name in ("w", "dw", "velocity", "ends")])  # pointers are 64 bits
+
+
+_recordings: Any = weakref.WeakKeyDictionary()
+
+
+def on_device(array: Any) -> Any:
+    """Return the array (...) in the card's memory: itself, if it is there already."""
+    if isinstance(array, cupy.ndarray):
+        return array
+    array = np.asarray(array)
+    return _reserve(array.nbytes, lambda: cupy.asarray(array))
+
+
+def complaint() -> str | None:
+    """Return why this card or its driver cannot run the kernels, in one line, or None if they run."""
+    try:
+        with cupy.cuda.Device():
+            ran = relu(cupy.asarray(np.array([-1, 2], np.float32))).get().tolist()
+    except Exception as error:  # CuPy, the compiler and the driver each have kinds of their own
+        return f"the GPU does not run minicnn's kernels: {type(error).__name__}: {str(error).strip().splitlines()[0]}"
+    return None if ran == [0, 2] else f"the GPU computes wrong numbers: ReLU of [-1, 2] is {ran}. Use the CPU."
+
+
+def run_step(step: Callable[..., Any], owner: Any, describe: Callable[[], Any], *arrays: Any) -> Any:
+    """Return ``step(*arrays)``; a step that comes again, and does the same, is recorded once and then replayed.
+
+    A small step takes longer to launch, kernel by kernel, than to compute; a CUDA graph is launched at once. It has
+    fixed addresses and numbers: `describe` returns what they follow from, and a change makes a new graph. What a
+    replay returns is valid until the next.
+    """
+    described = describe()
+    if described is None:
+        return step(*map(on_device, arrays))
+    settings, held = described
+    shapes = tuple((array.shape, array.dtype.str) for array in arrays)
+    key = (settings, shapes, tuple(array.data.ptr if isinstance(array, cupy.ndarray) else 0 for array in held))
+    recordings = _recordings.setdefault(owner, {})
+    if key not in recordings:  # at first as it comes: kernels are compiled and velocities made on the way
+        while len(recordings) >= RECORDINGS:
+            del recordings[next(iter(recordings))]
+        recordings[key] = None
+        return step(*map(on_device, arrays))
+    if recordings[key] is None:
+        recordings[key] = Recording(step, arrays)
+    return recordings[key].replay(arrays)
+
+
+class Recording:
+    """A step as a CUDA graph, with the memory that it uses."""
+
+    def __init__(self, step: Callable[..., Any], arrays: Sequence[Any]) -> None:
+        self.inputs = [cupy.array(on_device(array)) for array in arrays]
+        self.stream = cupy.cuda.Stream(non_blocking=True)
+        self.pool = cupy.cuda.MemoryPool()  # its memory is written by every replay: nobody else may get it
+        _wait(self.stream, cupy.cuda.get_current_stream())
+        with cupy.cuda.using_allocator(self.pool.malloc), self.stream:
+            self.stream.begin_capture()
+            try:
+                self.outputs = step(*self.inputs)
+            finally:
+                self.graph = self.stream.end_capture()
+
+    def replay(self, arrays: Sequence[Any]) -> Any:
+        """Return the step's result for these arrays."""
+        for own, array in zip(self.inputs, arrays, strict=True):
+            own[...] = on_device(array)
+        current = cupy.cuda.get_current_stream()
+        _wait(self.stream, current)
+        self.graph.launch(self.stream)
+        _wait(current, self.stream)
+        return self.outputs
+
+
+def ahead(batches: Iterator) -> Iterator:
+    """Give the batches with their images on the card: each travels while the one before is computed with."""
+    copies, slots, waiting = cupy.cuda.Stream(non_blocking=True), (_Slot(), _Slot()), None
+    for number, (images, labels) in enumerate(batches):
+        following = (slots[number % 2].send(images, copies) if isinstance(images, np.ndarray) else images), labels
+        if waiting is not None:
+            yield waiting
+        _wait(cupy.cuda.get_current_stream(), copies)
+        waiting = following
+    if waiting is not None:
+        yield waiting
+
+
+class _Slot:
+    """Memory for a batch on its way: pinned on the host, so that the card fetches it by itself, and on the card."""
+
+    shape: Any = None
+    dtype: Any = None
+    sent: Any = None
+
+    def send(self, images: np.ndarray, copies: Any) -> Any:
+        """Begin to copy; return the images on the card."""
+        if self.sent is not None:
+            self.sent.synchronize()  # two batches ago: the pinned memory is free
+        if (images.shape, images.dtype) != (self.shape, self.dtype):
+            self.shape, self.dtype = images.shape, images.dtype
+            self.pinned = cupyx.empty_pinned(images.shape, images.dtype)
+            self.images = _empty(images.shape, images.dtype)
+        np.copyto(self.pinned, images)
+        _wait(copies, cupy.cuda.get_current_stream())  # what was computed with the batch before the last
+        self.images.set(self.pinned, stream=copies)
+        self.sent = copies.record()
+        return self.images
+
+
+def _wait(waiting: Any, other: Any) -> None:
+    """Let a stream go on when what another has been given is done; the host does not wait."""
+    waiting.wait_event(other.record())
+
+
+def im2col(x: Any, kernel_size: Pair, strides: Pair, pads: Pads) -> Any:
+    """Lay every window of x (N, H, W, C) out as a row: cols (N*OH*OW, KH*KW*C), zeros where it meets the padding."""
+    sizes = _sizes(x.shape, kernel_size, 0, strides, pads)
+    rows = x.shape[0] * int(sizes["OH"][0]) * int(sizes["OW"][0])
+    cols = _empty((rows, math.prod(kernel_size) * x.shape[3]), x.dtype)
+    _each("im2col", cols.size, x.dtype, _whole(x), cols, sizes)
+    return cols  # (N*OH*OW, KH*KW*C)
+
+
+def col2im(cols: Any, x_shape: tuple, kernel_size: Pair, strides: Pair, pads: Pads) -> Any:
+    """Add every row of cols (N*OH*OW, KH*KW*C) back to where im2col read it: x (N, H, W, C), im2col's transpose."""
+    x = _empty(x_shape, cols.dtype)
+    _each("col2im", x.size, cols.dtype, _whole(cols), x, _sizes(x_shape, kernel_size, 0, strides, pads))
+    return x  # (N, H, W, C)
+
+
+def conv2d(x: Any, w: Any, b: Any, strides: Pair, pads: Pads) -> Any:
+    """Correlate x (N, H, W, C) with w (KH, KW, C, F) and add b (F,): y (N, OH, OW, F)."""
+    return _correlate(x, w, b, _sizes(x.shape, w.shape[:2], w.shape[3], strides, pads))
+
+
+def conv2d_backward(
+    dy: Any, x: Any, w: Any, strides: Pair, pads: Pads, input_gradient: bool = True
+) -> tuple[Any | None, Any, Any]:
+    """Return dx or None, dw and db, the sums over all windows.
+
+    dy (N, OH, OW, F), x and dx (N, H, W, C), w and dw (KH, KW, C, F), db (F,).
+    """
+    return _gradients(dy, None, x, w, _sizes(x.shape, w.shape[:2], w.shape[3], strides, pads), input_gradient)
+
+
+def maxpool2d(x: Any, pool_size: Pair, strides: Pair, pads: Pads) -> tuple[Any, Any]:
+    """Take the maximum of each window of x (N, H, W, C): y and its place u*PW + v in the window, both (N, OH, OW, C).
+
+    The first maximum in row-major order wins a tie, padding never wins, and the first NaN wins over every number.
+    """
+    sizes = _sizes(x.shape, pool_size, 0, strides, pads)
+    y = _empty((x.shape[0], int(sizes["OH"][0]), int(sizes["OW"][0]), x.shape[3]), x.dtype)
+    argmax = _empty(y.shape, np.int32)
+    _each("maxpool", y.size, x.dtype, _whole(x), y, argmax, sizes)
+    return y, argmax
+
+
+def maxpool2d_backward(dy: Any, argmax: Any, x_shape: tuple, pool_size: Pair, strides: Pair, pads: Pads) -> Any:
+    """Send each dy to the place of its maximum and add where windows overlap: dx (N, H, W, C), of x's shape.
+
+    dy (N, OH, OW, C); argmax (N, OH, OW, C), as `maxpool2d` gave it.
+    """
+    dx = _empty(x_shape, dy.dtype)
+    sizes = _sizes(x_shape, pool_size, 0, strides, pads)
+    _each("maxpool_backward", dx.size, dy.dtype, _whole(dy), _whole(argmax), dx, sizes)
+    return dx  # (N, H, W, C)
+
+
+def conv2d_relu_maxpool2d(x: Any, w: Any, b: Any) -> tuple[Any, Any]:
+    """Convolve x (N, H, W, C), H and W even, with w (3, 3, C, F) under "same", add b (F,), apply ReLU and pool by 2.
+
+    Returns y (N, H/2, W/2, F) and which of the four won, in the same shape: 0 to 3 in row-major order, 4 for none.
+    """
+    sizes, (N, H, W, _), F = _sizes(x.shape, (3, 3), w.shape[3], (1, 1), ((1, 1), (1, 1))), x.shape, w.shape[3]
+    y, argmax = _empty((N, H // 2, W // 2, F), x.dtype), _empty((N, H // 2, W // 2, F), np.uint8)
+    _product("correlate_pool", N * H * W, F, 1, x.dtype, _whole(x), _whole(w), b, y, argmax, sizes)
+    return y, argmax
+
+
+def conv2d_relu_maxpool2d_backward(
+    dy: Any, argmax: Any, x: Any, w: Any, input_gradient: bool = True
+) -> tuple[Any | None, Any, Any]:
+    """Return dx or None, dw and db, the sums over all windows.
+
+    dy and argmax (N, H/2, W/2, F), x and dx (N, H, W, C), w and dw (3, 3, C, F), db (F,).
+    """
+    sizes = _sizes(x.shape, (3, 3), w.shape[3], (1, 1), ((1, 1), (1, 1)))
+    return _gradients(dy, _whole(argmax), x, w, sizes, input_gradient)
+
+
+def dense(x: Any, w: Any, b: Any) -> Any:
+    """Return y (N, Out) = x (N, In) @ w (In, Out) + b (Out,)."""
+    return _correlate(x, w, b, _one_pixel(x, w)).reshape(len(x), w.shape[1])  # (N, Out)
+
+
+def dense_backward(dy: Any, x: Any, w: Any, input_gradient: bool = True) -> tuple[Any | None, Any, Any]:
+    """Return dx or None, dw and db, the sums over the batch.
+
+    dy (N, Out), x and dx (N, In), w and dw (In, Out), db (Out,).
+    """
+    return _gradients(dy, None, x, w, _one_pixel(x, w), input_gradient)
+
+
+def rescale(x: Any, scale: float, offset: float, dtype: str) -> Any:
+    """Return x * scale + offset for x (...) of any numbers, computed in `dtype`, a float type."""
+    y = _empty(x.shape, dtype)
+    numbers = y.dtype.type(scale), y.dtype.type(offset)
+    if x.dtype == np.uint8:
+        _each("rescale_bytes", x.size, y.dtype, _whole(x), y, *numbers, np.int64(x.size))
+    else:
+        _each("rescale", x.size, y.dtype, _whole(x.astype(dtype, copy=False)), y, *numbers, np.int64(x.size))
+    return y
+
+
+def relu(x: Any, in_place: bool = False) -> Any:
+    """Return max(x, 0) for each element of x (...), which `in_place` may overwrite; a NaN stays a NaN."""
+    x = _whole(x)
+    y = x if in_place else _empty(x.shape, x.dtype)
+    _each("relu", x.size, x.dtype, x, y, np.int64(x.size))
+    return y
+
+
+def relu_backward(dy: Any, y: Any) -> Any:
+    """Return dy (...) where y (...) is positive, else 0: at 0 itself the gradient is 0."""
+    dx = _empty(dy.shape, dy.dtype)
+    _each("relu_backward", dy.size, dy.dtype, _whole(dy), _whole(y), dx, np.int64(dy.size))
+    return dx
+
+
+def softmax(z: Any) -> Any:
+    """Return exp(z) / sum(exp(z)) over the last axis of z (..., K), shifted by the maximum: nothing overflows."""
+    p, K = _empty(z.shape, z.dtype), z.shape[-1]
+    _each("softmax", z.size // K, z.dtype, _whole(z), p, np.int64(z.size // K), np.int32(K))
+    return p
+
+
+def softmax_backward(dy: Any, p: Any) -> Any:
+    """Return dz = p * (dy - sum(dy * p)), dy and p (..., K), over the last axis: dy times the softmax's Jacobian."""
+    dz, K = _empty(p.shape, p.dtype), p.shape[-1]
+    _each("softmax_backward", p.size // K, p.dtype, _whole(dy), _whole(p), dz, np.int64(p.size // K), np.int32(K))
+    return dz
+
+
+def softmax_crossentropy(z: Any, labels: Any) -> tuple[Any, Any]:
+    """Return the losses log(sum(exp(z))) - z[label], (N,), and the gradient of their mean, dz (N, K), both stable.
+
+    z (N, K) are logits, labels (N,) integers from 0 to K-1.
+    """
+    (N, K), labels = z.shape, _whole(labels.astype(np.int64, copy=False))
+    losses, dz = _empty(N, z.dtype), _empty(z.shape, z.dtype)
+    _each("softmax_crossentropy", N, z.dtype, _whole(z), labels, losses, dz, np.int64(N), np.int32(K))
+    return losses, dz
+
+
+def sgd_step(
+    ws: Arrays, dws: Arrays, velocities: Arrays, learning_rate: float, momentum: float, nesterov: bool
+) -> None:
+    """In place: velocity = momentum * velocity - lr * dw; w += velocity (Nesterov: momentum * velocity - lr * dw).
+
+    ws, dws and velocities (...) are sequences of arrays; those at one place have one shape.
+    """
+    own = [_whole(w) for w in ws]  # w itself, unless somebody put it into the layer in another order
+    for dtype in {w.dtype for w in ws}:
+        alike = [arrays for arrays in zip(own, map(_whole, dws), velocities, strict=True) if arrays[0].dtype == dtype]
+        for start in range(0, len(alike), GROUP):
+            _update(alike[start : start + GROUP], dtype, learning_rate, momentum, nesterov)
+    for w, copy in zip(ws, own, strict=True):
+        if w is not copy:
+            w[...] = copy
+
+
+def _update(arrays: list, dtype: np.dtype, learning_rate: float, momentum: float, nesterov: bool) -> None:
+    group = np.zeros(1, GROUPED)
+    for name, column in zip(("w", "dw", "velocity"), zip(*arrays, strict=True), strict=True):
+        group[name][0, : len(column)] = [array.data.ptr for array in column]
+    ends = np.cumsum([w.size for w, _, _ in arrays])
+    group["ends"][0] = ends[-1]
+    group["ends"][0, : len(ends)] = ends
+    numbers = np.int64(ends[-1]), dtype.type(learning_rate), dtype.type(momentum), np.int32(nesterov)
+    _each("sgd", int(ends[-1]), dtype, group, *numbers)
+
+
+def _correlate(x: Any, w: Any, b: Any, sizes: np.ndarray) -> Any:
+    N, F, OH, OW = (int(sizes[name][0]) for name in ("N", "F", "OH", "OW"))
+    return _summed("correlate", (N * OH * OW, F), w.size // F, (_whole(x), _whole(w), b), b, sizes).reshape(
+        N, OH, OW, F
+    )
+
+
+def _gradients(
+    dy: Any, argmax: Any, x: Any, w: Any, sizes: np.ndarray, input_gradient: bool
+) -> tuple[Any | None, Any, Any]:
+    dy, (C, F) = _whole(dy), w.shape[-2:]
+    windows = math.prod(int(sizes[name][0]) for name in ("N", "OH", "OW"))
+    sums = _summed("weight_gradient", (w.size // F + 1, F), windows, (_whole(x), dy, argmax), None, sizes)
+    dw, db = sums[:-1].reshape(w.shape), sums[-1]  # (KH*KW*C, F) -> (KH, KW, C, F), (F,)
+    if not input_gradient:
+        return None, dw, db
+    dx = _summed("input_gradient", (x.size // C, C), w.size // C, (dy, argmax, _whole(w)), None, sizes)
+    return dx.reshape(x.shape), dw, db  # (N*H*W, C) -> (N, H, W, C)
+
+
+def _summed(name: str, shape: Pair, K: int, factors: tuple, b: Any, sizes: np.ndarray) -> Any:
+    """Return the product (M, N) of two factors with an inner axis of size K; where it is cut, its parts are summed."""
+    (M, N), dtype = shape, factors[0].dtype
+    tiles = -(-M // ROWS) * -(-N // (16 * _columns(N)))
+    parts = max(1, min(BLOCKS // tiles, K // (4 * DEPTH)))
+    y = _empty((parts, M, N), dtype)
+    _product(name, M, N, parts, dtype, *factors, y, sizes)
+    if parts == 1:
+        return y[0]  # (M, N)
+    total = _empty(shape, dtype)
+    _each("add_parts", total.size, dtype, y, b, total, np.int64(total.size), np.int32(N), np.int32(parts))
+    return total
+
+
+def _product(name: str, M: int, N: int, parts: int, dtype: np.dtype, *arguments: Any) -> None:
+    columns = _columns(N)
+    grid = (-(-M // ROWS), -(-N // (16 * columns)), parts)
+    _launch(f"{name}_{columns}", dtype, grid, arguments)
+
+
+def _columns(N: int) -> int:
+    return 1 if N <= 16 else 2 if N <= 32 else 4  # of sums that a thread keeps, beside 4 rows
+
+
+def _each(name: str, size: int, dtype: np.dtype, *arguments: Any) -> None:
+    if size:
+        _launch(name, dtype, (-(-size // THREADS), 1, 1), arguments)
+
+
+def _launch(name: str, dtype: np.dtype, grid: tuple[int, int, int], arguments: Sequence[Any]) -> None:
+    nothing = np.uint64(0)
+    _kernel(name, np.dtype(dtype).name)(grid, (THREADS, 1, 1), tuple(nothing if a is None else a for a in arguments))
+
+
+@functools.cache
+def _kernel(name: str, dtype: str) -> Any:
+    return _module(dtype).get_function(name)
+
+
+@functools.cache
+def _module(dtype: str) -> Any:
+    return cupy.RawModule(code=text(dtype), options=("-std=c++17",))
+
+
+def text(dtype: str) -> str:
+    """Return the CUDA text for float32 or float64."""
+    return f"typedef {'float' if dtype == 'float32' else 'double'} real;\n{CUDA}"
+
+
+def _empty(shape: Any, dtype: Any) -> Any:
+    """Return memory of undefined content."""
+    return _reserve(
+        math.prod(np.atleast_1d(shape).tolist()) * np.dtype(dtype).itemsize, lambda: cupy.empty(shape, dtype)
+    )
+
+
+def _reserve(size: int, make: Callable[[], Any]) -> Any:
+    """Return what `make` allocates, so many bytes, or say how many there are."""
+    try:
+        return make()
+    except cupy.cuda.memory.OutOfMemoryError:
+        free, total = cupy.cuda.runtime.memGetInfo()
+        free += cupy.get_default_memory_pool().free_bytes()
+        raise DeviceMemoryError(
+            f"the GPU's memory is full: {size / 1e6:,.0f} MB were asked for, "
+            f"{free / 1e6:,.0f} MB of {total / 1e6:,.0f} MB are free. Make the batches or the network smaller."
+        ) from None
+
+
+def _whole(array: Any) -> Any:
+    return cupy.ascontiguousarray(array)
+
+
+def _sizes(x_shape: tuple, window: Pair, F: int, strides: Pair, pads: Pads) -> np.ndarray:
+    OH, OW = ((x_shape[1 + a] + sum(pads[a]) - window[a]) // strides[a] + 1 for a in (0, 1))
+    return np.array([(*x_shape, F, *window, *strides, pads[0][0], pads[1][0], OH, OW)], SIZES)
+
+
+def _one_pixel(x: Any, w: Any) -> np.ndarray:
+    return _sizes((len(x), 1, 1, x.shape[1]), (1, 1), w.shape[1], (1, 1), ((0, 0), (0, 0)))

@@ -1,0 +1,255 @@
+"""Training in the GPU room: Keras's numbers, gradients, recorded steps, and weights that move."""
+
+import numpy as np
+import pytest
+import stand_in
+import test_golden
+
+import minicnn
+from minicnn import kernels, layers
+from minicnn.__main__ import _layers, _residual_network
+from minicnn.errors import ArgumentError, DeviceError, DeviceMemoryError, MinicnnError, StateError
+from minicnn.gradcheck import check_layer, check_model
+from minicnn.kernels import devices
+
+pytestmark = pytest.mark.usefixtures("gpu")
+
+
+@pytest.mark.parametrize("fuse", [True, False], ids=["fused", "plain"])
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_it_is_what_keras_computed(dtype, fuse, on_card):
+    if not on_card and fuse != (dtype == "float64"):
+        pytest.skip("on the processor each takes 20 seconds: two of the four have to do")
+    seen = test_golden.run.__wrapped__(dtype, fuse)
+    bounds = test_golden.FLOAT64 if dtype == "float64" else test_golden.FLOAT32
+    for name in test_golden.GOLDEN.files:
+        kind, key = name.split("/")[:2]
+        if kind != dtype or key not in bounds:
+            continue
+        expected = test_golden.GOLDEN[name].astype(np.float64).ravel()
+        mine = np.asarray(kernels.on_host(seen[name.removeprefix(f"{dtype}/")]), np.float64).ravel()
+        mine = mine[:: mine.size // 512] if mine.size > 1023 else mine
+        assert np.abs(mine - expected).max() / np.abs(expected).max() <= bounds[key], name
+
+
+@pytest.mark.parametrize("number", range(len(_layers())))
+def test_gradients_agree_with_finite_differences(number):
+    layer, shape = _layers()[number]
+    report = check_layer(layer, shape)
+    assert report.ok, str(report)
+
+
+def test_gradients_of_a_network_agree_with_finite_differences():
+    report = check_model(_residual_network())
+    assert report.ok, str(report)
+
+
+def test_a_wrong_gradient_is_found():
+    class Halved(layers.Dense):
+        def backward(self, dy, **options):
+            dx = super().backward(dy, **options)
+            self.grads["kernel"] = self.grads["kernel"] / 2
+            return dx
+
+    report = check_layer(Halved(3), (4,))
+    assert [row.tensor for row in report.wrong] == ["dkernel"]
+
+
+def network(layer=layers.ReLU):
+    minicnn.utils.set_random_seed(5)
+    inputs = minicnn.Input((8, 8, 3))
+    x = layers.Rescaling(1 / 255)(inputs)
+    x = layers.MaxPooling2D(2)(layers.Conv2D(5, 3, padding="same", activation="relu")(x))
+    x = layer()(layers.Dense(7)(layers.Flatten()(x)))
+    model = minicnn.Model(inputs, layers.Dense(4, activation="softmax")(x))
+    model.compile(minicnn.optimizers.SGD(0.1, momentum=0.9), metrics=["accuracy"])
+    return model
+
+
+def examples(N=22):
+    rng = np.random.default_rng(0)
+    return rng.integers(0, 256, (N, 8, 8, 3), dtype=np.uint8), rng.integers(0, 4, N)
+
+
+def trained(model, epochs=4):
+    images, labels = examples()
+
+    def cut(epoch, logs):
+        model.optimizer.learning_rate = 0.1 if epoch < 1 else 0.05
+
+    hook = minicnn.callbacks.Callback()
+    hook.on_epoch_begin = cut
+    history = model.fit(images, labels, batch_size=8, epochs=epochs, shuffle=False, verbose=0, callbacks=[hook])
+    return history.history, model.get_weights()
+
+
+def test_a_recorded_step_computes_what_the_step_computes(on_card):
+    class Own(layers.ReLU):
+        """Not the package's, so that its steps are not recorded."""
+
+    stand_in.recorded.clear()
+    history, weights = trained(network())
+    assert on_card or len(stand_in.recorded) == 2  # batches of 8 and of 6, at the rate that stays
+    plain_history, plain_weights = trained(network(Own))
+    assert on_card or len(stand_in.recorded) == 2
+    assert history == plain_history
+    for a, b in zip(weights, plain_weights, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_both_rooms_train_alike():
+    history, weights = trained(network())
+    with minicnn.device("cpu"):
+        expected_history, expected = trained(network())
+    for name, values in history.items():
+        np.testing.assert_allclose(values, expected_history[name], rtol=1e-5)
+    for a, b in zip(weights, expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5)
+
+
+def test_weights_and_velocities_move_both_ways(gpu, tmp_path):
+    images, labels = examples()
+    model = network()
+    start = model.get_weights()
+    with minicnn.device("cpu"):
+        for own, there in zip(model.get_weights(), start, strict=True):
+            np.testing.assert_array_equal(own, there)
+        model.train_on_batch(images, labels)
+        assert isinstance(model.layers[2].params["kernel"], np.ndarray)
+        assert isinstance(model.optimizer.velocities[0], np.ndarray)
+        on_cpu = model.predict(images)
+        model.save(tmp_path / "from_cpu.safetensors")
+    np.testing.assert_allclose(model.predict(images), on_cpu, rtol=1e-5, atol=1e-6)
+    assert isinstance(model.layers[2].params["kernel"], gpu.cupy.ndarray)
+    model.train_on_batch(images, labels)
+    assert isinstance(model.optimizer.velocities[0], gpu.cupy.ndarray)
+    loaded = minicnn.models.load_model(tmp_path / "from_cpu.safetensors")
+    assert isinstance(loaded.layers[2].params["kernel"], gpu.cupy.ndarray)
+    np.testing.assert_allclose(loaded.predict(images), on_cpu, rtol=1e-5, atol=1e-6)
+    model.save(tmp_path / "from_gpu.safetensors")
+    here = model.predict(images)
+    with minicnn.device("cpu"):
+        back = minicnn.models.load_model(tmp_path / "from_gpu.safetensors")
+        np.testing.assert_allclose(back.predict(images), here, rtol=1e-5, atol=1e-6)
+
+
+def test_set_weights_and_evaluate():
+    images, labels = examples()
+    model = network()
+    model.set_weights([np.zeros(w.shape) for w in model.get_weights()])
+    loss, _ = model.evaluate(images, labels, verbose=0)
+    assert loss == pytest.approx(np.log(4), rel=1e-6)
+
+
+def test_backward_on_another_device_than_forward_is_refused(gpu):
+    layer = layers.Dense(3).build((4,))
+    y = layer.forward(np.ones((2, 4), np.float32))
+    assert isinstance(y, gpu.cupy.ndarray)
+    with minicnn.device("cpu"), pytest.raises(StateError, match="on the same device"):
+        layer.backward(np.ones((2, 3), np.float32))
+
+
+def test_batches_arrive_in_their_order_whatever_their_sizes(gpu):
+    rng = np.random.default_rng(0)
+    batches = [(rng.integers(0, 256, (n, 2, 2, 3), dtype=np.uint8), np.arange(n)) for n in (4, 4, 3, 4, 4, 1)]
+    batches.append((rng.standard_normal((4, 2, 2, 3)), np.arange(4)))
+    for (images, labels), (expected, expected_labels) in zip(gpu.ahead(iter(batches)), batches, strict=True):
+        assert isinstance(images, gpu.cupy.ndarray)
+        np.testing.assert_array_equal(images.get(), expected, strict=True)
+        assert labels is expected_labels
+    assert list(gpu.ahead(iter([]))) == []
+
+
+def test_wrong_batches_are_told_as_on_the_cpu():
+    model, (images, labels) = network(), examples()
+    for x, y in ((images[:, :4], labels), (images, labels + 4), (images, labels[:3])):
+        said = []
+        for name in ("gpu", "cpu"):
+            with minicnn.device(name), pytest.raises(MinicnnError) as error:
+                model.train_on_batch(x, y)
+            said.append(str(error.value))
+        assert said[0] == said[1]
+
+
+def test_a_full_card_says_how_much_was_asked_for_and_what_to_do(gpu, on_card, monkeypatch):
+    if on_card:
+        with pytest.raises(
+            DeviceMemoryError, match=r"the GPU's memory is full: [\d,]+ MB were asked for, [\d,]+ MB of"
+        ):
+            gpu._empty((1 << 50,), np.uint8)
+        return
+    model, (images, labels) = network(), examples()
+    model.train_on_batch(images, labels)
+
+    def full(*_):
+        raise stand_in.OutOfMemoryError
+
+    monkeypatch.setattr(gpu.cupy, "empty", full)
+    with pytest.raises(DeviceMemoryError) as error:
+        model.predict(images)
+    assert str(error.value) == (
+        "the GPU's memory is full: 0 MB were asked for, 2 MB of 80 MB are free. Make the batches or the network "
+        "smaller. The batch has 22 images: try batch_size=11."
+    )
+    assert isinstance(error.value, MemoryError)
+
+
+@pytest.fixture
+def broken(on_card, monkeypatch):
+    """Give a function that breaks the stand-in."""
+    if on_card:
+        pytest.skip("the card is not broken")
+
+    def breaking(error=None, count=0, driver=13000):
+        import cupy
+
+        def devices_():
+            if error:
+                raise stand_in.CUDARuntimeError(error)
+            return count
+
+        monkeypatch.setattr(cupy.cuda.runtime, "getDeviceCount", devices_)
+        monkeypatch.setattr(cupy.cuda.runtime, "driverGetVersion", lambda: driver)
+
+    return breaking
+
+
+@pytest.mark.parametrize(
+    ("error", "driver", "said"),
+    [
+        ("cudaErrorInsufficientDriver: too old", 0, "the GPU needs NVIDIA's driver, and there is none"),
+        ("cudaErrorInsufficientDriver: too old", 12040, "it serves CUDA 12.4, CuPy needs 13.2"),
+        ("cudaErrorNoDevice: no device", 13000, "there is no NVIDIA GPU in this machine"),
+        ("cudaErrorUnknown: unknown error", 13000, "NVIDIA's driver does not answer"),
+        (None, 13000, "there is no NVIDIA GPU in this machine"),
+    ],
+)
+def test_what_is_missing_is_said_in_a_line(broken, error, driver, said):
+    broken(error, driver=driver)
+    with pytest.raises(DeviceError) as raised:
+        minicnn.set_device("gpu")
+    assert said in str(raised.value) and "\n" not in str(raised.value)
+    before = minicnn.get_device()
+    minicnn.set_device("auto")
+    assert minicnn.get_device() == "cpu"
+    devices._device = before  # the room of the other tests
+
+
+def test_a_card_that_the_compiler_does_not_know_is_said(gpu, on_card, monkeypatch):
+    if on_card:
+        pytest.skip("the card is known")
+
+    def unknown(*_):
+        raise RuntimeError("nvrtc: error: invalid value for --gpu-architecture\nmore")
+
+    monkeypatch.setattr(gpu, "_kernel", unknown)
+    assert gpu.complaint() == (
+        "the GPU does not run minicnn's kernels: RuntimeError: nvrtc: error: invalid value for --gpu-architecture"
+    )
+    monkeypatch.setattr(gpu, "_kernel", lambda *_: lambda *_: None)
+    assert "computes wrong numbers" in gpu.complaint()
+
+
+def test_an_unknown_device_is_refused():
+    with pytest.raises(ArgumentError, match='expects "cpu", "gpu" or "auto"'):
+        minicnn.set_device("tpu")
