@@ -82,17 +82,7 @@ def torch_step(task: Task, images: np.ndarray, labels: np.ndarray, threads: int,
 
         return convolve
 
-    stages, units = NETWORKS[task.name]
-    parts: list[nn.Module] = []
-    channels = 3
-    for stage in stages:
-        for filters in stage:
-            parts += [nn.Conv2d(channels, int(task.width * filters), 3, padding=1), nn.ReLU()]
-            channels = int(task.width * filters)
-        parts.append(nn.MaxPool2d(2))
-    places = (task.size // 8) ** 2
-    parts += [nn.Flatten(), nn.Linear(places * channels, units), nn.ReLU(), nn.Linear(units, 10)]
-    model = nn.Sequential(*parts).to(memory_format=layout)
+    model = torch_network(task).to(memory_format=layout)
     run = torch.compile(model) if mode == "compiled" else model
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
     x, y = torch.from_numpy(images), torch.from_numpy(labels).long()
@@ -112,6 +102,23 @@ def torch_step(task: Task, images: np.ndarray, labels: np.ndarray, threads: int,
             return torch.softmax(run(inputs()), dim=1).numpy()
 
     return predict if task.kind == "predict" else train
+
+
+def torch_network(task: Task) -> Any:
+    """Return the network of a task for PyTorch, up to its logits."""
+    from torch import nn
+
+    stages, units = NETWORKS[task.name]
+    parts: list[nn.Module] = []
+    channels = 3
+    for stage in stages:
+        for filters in stage:
+            parts += [nn.Conv2d(channels, int(task.width * filters), 3, padding=1), nn.ReLU()]
+            channels = int(task.width * filters)
+        parts.append(nn.MaxPool2d(2))
+    places = (task.size // 8) ** 2
+    parts += [nn.Flatten(), nn.Linear(places * channels, units), nn.ReLU(), nn.Linear(units, 10)]
+    return nn.Sequential(*parts)
 
 
 def keras_step(task: Task, images: np.ndarray, labels: np.ndarray, threads: int) -> Step:

@@ -10,7 +10,7 @@ import numpy as np
 
 import minicnn as keras
 from minicnn import callbacks, data, evaluation, files, layers, models
-from minicnn.arguments import Parser, at_least
+from minicnn.arguments import Parser, add_device, at_least
 from minicnn.errors import TrainingError, plain_exit
 
 
@@ -22,8 +22,12 @@ def main() -> None:
     parser.add_argument("--seed", type=at_least(0), default=1, help="of the weights and of the order of the images (1)")
     parser.add_argument("--output", metavar="FOLDER", default="output", help="where everything is written (output)")
     parser.add_argument("--quiet", action="store_true", help="print the results only")
+    add_device(parser)
     arguments = parser.parse_args()
     verbose = 0 if arguments.quiet else 1
+    keras.set_device(arguments.device)
+    if arguments.device == "auto":
+        print(f"Computing on the {keras.get_device().upper()}.")
     keras.utils.set_random_seed(arguments.seed)
 
     # ---- Data: four training folders, batched one by one; a validation folder; a test folder -----------------------
@@ -102,6 +106,7 @@ def main() -> None:
             "Training images": train_dataset.num_samples,
             "Seed": arguments.seed,
             "Batch size": arguments.batch_size,
+            "Device": keras.get_device().upper(),
             "Training time": f"{seconds:.0f} s",
         },
     )

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from minicnn import baseline, callbacks, data, files, layers, models, optimizers, utils
-from minicnn.arguments import Parser, at_least
+from minicnn.arguments import Parser, add_device, at_least
 from minicnn.data.folders import read_images
 from minicnn.errors import DataError, ShapeError, TrainingError, plain_exit
-from minicnn.kernels import threads
+from minicnn.kernels import devices, threads
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -64,8 +64,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     command.add_argument("--threads", type=at_least(1), metavar="N", help="of the kernels (all cores)")
     command.set_defaults(run=profile)
 
+    for name in ("train", "evaluate", "predict", "gradcheck"):
+        add_device(commands.choices[name])
     arguments = parser.parse_args(argv)
-    with plain_exit():
+    device = getattr(arguments, "device", "cpu")
+    with plain_exit(), devices.device(device):
+        if device == "auto":
+            print(f"Computing on the {devices.get_device().upper()}.")
         return arguments.run(arguments)
 
 

@@ -13,6 +13,16 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"error: {message}. Try: {self.prog} --help\n")
 
 
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """Add ``--device``, which is for `minicnn.set_device`."""
+    parser.add_argument(
+        "--device",
+        choices=("auto", "cpu", "gpu"),
+        default="cpu",
+        help="where to compute; auto is the GPU where it can be used (cpu)",
+    )
+
+
 def at_least(least: int) -> Callable[[str], int]:
     """Return a `type` for arguments that are whole numbers from `least` on.
 

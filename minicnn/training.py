@@ -5,6 +5,7 @@ They use a model through `forward`, `backward`, `logits`, `loss`, `optimizer`, `
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -42,12 +43,6 @@ class Running:
 def train_step(model: Any, images: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Update the model's weights once; return the losses and hits of the batch, (N,) each, from before the update."""
 
-    def step(images: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        losses, correct, dz = _judge(model, images, labels, training=True)
-        model.backward(dz, from_logits=True)
-        model.optimizer.apply(model.gradients(), model.weights())
-        return losses, correct
-
     def describe() -> tuple | None:
         """Return what the step depends on, and the arrays that it changes in place; None if it may do anything."""
         optimizer, ours = model.optimizer, (*model.layers, model.optimizer, model.loss)
@@ -57,7 +52,17 @@ def train_step(model: Any, images: np.ndarray, labels: np.ndarray) -> tuple[np.n
         return settings, (*model.weights(), *optimizer.velocities)
 
     with _blaming_memory_on(images):
-        return kernels.chosen_room().run_step(step, model, describe, *_admit(model, images, labels))
+        return kernels.chosen_room().run_step(
+            partial(plain_step, model), model, describe, *_admit(model, images, labels)
+        )
+
+
+def plain_step(model: Any, images: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Do what `train_step` does, kernel by kernel, with a batch that fits and is where it is computed with."""
+    losses, correct, dz = _judge(model, images, labels, training=True)
+    model.backward(dz, from_logits=True)
+    model.optimizer.apply(model.gradients(), model.weights())
+    return losses, correct
 
 
 def fit(

@@ -12,7 +12,7 @@ from PIL import Image
 
 import benchmarks.__main__ as command
 import minicnn
-from benchmarks import floors, images, plot, processes, programs, rounds, starts, tables, tasks, whole, worker
+from benchmarks import floors, images, plot, processes, programs, rounds, starts, tables, tasks, whole
 from benchmarks.tasks import Task
 
 ROOT = Path(__file__).parents[1]

@@ -128,7 +128,7 @@ def _pictures(
         "confusion_matrix": (figures.plot_confusion_matrix(*predictions), wrong),
         "roc": (figures.plot_roc(*predictions), "ROC curve of each class. The areas are in the table of classes."),
     }
-    kernels = [layer.params["kernel"] for layer in model.layers if np.ndim(layer.params.get("kernel")) == 4]
+    kernels = [w for w in model.get_weights() if w.ndim == 4]
     if kernels:
         words = "{3} filters of the first convolution, {0} by {1} pixels.".format(*kernels[0].shape)
         pictures["filters"] = (figures.plot_filters(kernels[0]), words)

@@ -72,12 +72,13 @@ def device(name: str) -> Iterator[None]:
     ...     minicnn.get_device()
     'cpu'
     """
+    global _device
     before = _device
     set_device(name)
     try:
         yield
     finally:
-        set_device(before)
+        _device = before
 
 
 def what_is_missing() -> str | None:

@@ -206,6 +206,14 @@ class Stream:
         return types.SimpleNamespace(launch=launch)
 
 
+class Event:
+    def record(self):
+        assert recording is None
+
+    def synchronize(self):
+        pass
+
+
 class OutOfMemoryError(MemoryError):
     """As CuPy's."""
 
@@ -221,11 +229,14 @@ def install(monkeypatch):
         driverGetVersion=lambda: 13000,
         runtimeGetVersion=lambda: 13020,
         getDeviceCount=lambda: 1,
+        getDeviceProperties=lambda number: {"name": b"Stand-in", "totalGlobalMem": 2 << 30},
         memGetInfo=lambda: (2_000_000, 80_000_000),
     )
     current = Stream()
     cuda = types.SimpleNamespace(
         Device=contextlib.nullcontext,
+        Event=Event,
+        get_elapsed_time=lambda start, end: 4.0,  # milliseconds
         MemoryPool=lambda: types.SimpleNamespace(malloc=None),
         Stream=Stream,
         get_current_stream=lambda: current,

@@ -1,0 +1,98 @@
+"""Mistakes planted into the CUDA text: the comparison with the plain loops must find every one."""
+
+import numpy as np
+import pytest
+import stand_in
+
+from minicnn.kernels import on_host, reference
+
+PLANTED = {
+    "no barrier after loading": ("__syncthreads();\n        for (int d", "for (int d"),
+    "no barrier after computing": ("b[d][low + 16 * c];\n        __syncthreads();", "b[d][low + 16 * c];"),
+    "two pixels of a pooling window taken for each other": ("2 * four.b + m % 4 / 2", "2 * four.b + m % 2"),
+    "a stride forgotten in dx": ("|| h % s.SH ||", "||"),
+    "one window too many in dx": ("h / s.SH >= s.OH", "h / s.SH > s.OH"),
+    "db left out": ("if (q.u == s.KH) return real(1);", "if (q.u == s.KH) return real(0);"),
+    "the gradient sent to another pixel": ("argmax[q] == i % 2 * 2 + j % 2", "argmax[q] == j % 2 * 2 + i % 2"),
+    "the last maximum wins": ("z > best ||", "z >= best ||"),
+    "a dead window has a winner": ("best > 0 ? place : 4", "place"),
+    "a part of a sum left out": ("for (int part = 0; part < count", "for (int part = 1; part < count"),
+    "the bias added to every part": ("b && gridDim.z == 1 ?", "b ?"),
+    "channels and filters exchanged": ("* wide(s.C) + c) * s.F + k.c]", "* wide(s.C) + k.c) * s.F + c]"),
+    "a carry too late": ("if (++b == B)", "if (++b > B)"),
+    "a weight updated twice": ("while (i >= g.ends[t])", "while (i > g.ends[t])"),
+    "Nesterov without looking ahead": ("nesterov ? momentum * velocity - step : velocity", "velocity"),
+    "a sum over the batch instead of its mean": ("(k == labels[i])) / rows", "(k == labels[i]))"),
+}  # fmt: skip
+
+
+def wrong(room):
+    """Return the doors that differ from the plain loops somewhere."""
+    rng, found = np.random.default_rng(0), set()
+
+    def whole(*shape):
+        return rng.integers(-4, 5, shape).astype(float)
+
+    def compare(door, *arguments):
+        given = [room.on_device(a) if isinstance(a, np.ndarray) else a for a in arguments]
+        mine, theirs = getattr(room, door)(*given), getattr(reference, door)(*arguments)
+        mine, theirs = (value if isinstance(value, tuple) else (value,) for value in (mine, theirs))
+        if not all(np.allclose(on_host(a), b, rtol=1e-12, atol=1e-12) for a, b in zip(mine, theirs, strict=True)):
+            found.add(door)
+        return theirs
+
+    for strides, F in (((1, 1), 3), ((2, 3), 17)):
+        x, w, where = whole(2, 7, 8, 5), whole(3, 2, 5, F), (strides, ((1, 1), (0, 1)))
+        (y,) = compare("conv2d", x, w, whole(F), *where)
+        compare("conv2d_backward", whole(*y.shape), x, w, *where)
+    x, w = whole(2, 6, 8, 3), whole(3, 3, 3, 4)
+    _, argmax = compare("conv2d_relu_maxpool2d", x, w, whole(4))
+    compare("conv2d_relu_maxpool2d", np.ones((1, 6, 6, 1)), np.ones((3, 3, 1, 2)), np.zeros(2))  # ties
+    compare("conv2d_relu_maxpool2d_backward", whole(*argmax.shape), argmax, x, w)
+    x, w = whole(70, 300), whole(300, 3)
+    compare("dense", x, w, whole(3))
+    compare("dense_backward", whole(70, 3), x, w)
+    compare("softmax_crossentropy", rng.standard_normal((5, 4)), rng.integers(0, 4, 5))
+    arrays = [[whole(3, 2), whole(2), whole(4)] for _ in range(3)]
+    mine = [[room.on_device(a) for a in column] for column in arrays]
+    room.sgd_step(*mine, 0.5, 0.25, True)
+    reference.sgd_step(*arrays, 0.5, 0.25, True)
+    if not all(
+        np.array_equal(on_host(a), b) for p, q in zip(mine, arrays, strict=True) for a, b in zip(p, q, strict=True)
+    ):
+        found.add("sgd_step")
+    return found
+
+
+@pytest.fixture
+def planting(gpu, on_card, monkeypatch):
+    """Give a function that puts a mistake into the room's text."""
+    if on_card:
+        pytest.skip("nobody plants mistakes into a card: one may hang it")
+
+    def forget():
+        gpu._kernel.cache_clear()
+        gpu._module.cache_clear()
+
+    def plant(before, after):
+        assert before in gpu.CUDA
+        monkeypatch.setattr(gpu, "CUDA", gpu.CUDA.replace(before, after, 1))
+        forget()
+        return gpu
+
+    yield plant
+    monkeypatch.undo()
+    forget()
+
+
+def test_the_text_itself_is_right(gpu):
+    assert wrong(gpu) == set()
+
+
+@pytest.mark.parametrize("name", PLANTED)
+def test_a_planted_mistake_is_found(name, planting, monkeypatch):
+    room, found = planting(*PLANTED[name]), set()
+    for backwards in (False, True):  # without a barrier, one of the two orders is right by luck
+        monkeypatch.setattr(stand_in.RawModule, "backwards", backwards)
+        found |= wrong(room)
+    assert found
