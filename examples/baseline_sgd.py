@@ -12,6 +12,7 @@ import minicnn as keras
 from minicnn import callbacks, data, evaluation, files, layers, models
 from minicnn.arguments import Parser, add_device, at_least
 from minicnn.errors import TrainingError, plain_exit
+from minicnn.resume import state_file
 
 
 def main() -> None:
@@ -22,6 +23,7 @@ def main() -> None:
     parser.add_argument("--seed", type=at_least(0), default=1, help="of the weights and of the order of the images (1)")
     parser.add_argument("--output", metavar="FOLDER", default="output", help="where everything is written (output)")
     parser.add_argument("--quiet", action="store_true", help="print the results only")
+    parser.add_argument("--resume", action="store_true", help="go on with the training that was broken off there")
     add_device(parser)
     arguments = parser.parse_args()
     verbose = 0 if arguments.quiet else 1
@@ -35,6 +37,7 @@ def main() -> None:
     splits = data.load(arguments.data, arguments.batch_size, verbose=not arguments.quiet)
     train_dataset, validation_dataset, test_dataset = splits.train, splits.validation, splits.test
     output = files.output_folder(arguments.output)
+    state = state_file(output, arguments.resume)  # written after each epoch, and after Ctrl-C
 
     # ---- The network: three stages of convolution and pooling, then two dense layers -------------------------------
 
@@ -65,6 +68,7 @@ def main() -> None:
         train_dataset,
         validation_data=validation_dataset,
         epochs=arguments.epochs,
+        resume=state,
         verbose=verbose,
         callbacks=[
             callbacks.ReduceLROnPlateau(monitor="val_loss", factor=0.1, patience=3, verbose=verbose),

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from minicnn import baseline, callbacks, data, files, layers, models, optimizers, utils
+from minicnn import baseline, callbacks, data, files, layers, models, optimizers, resume, utils
 from minicnn.arguments import Parser, add_device, at_least
 from minicnn.data.folders import read_images
 from minicnn.errors import DataError, ShapeError, TrainingError, plain_exit
@@ -38,6 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     command.add_argument("--output", default="output", metavar="FOLDER", help="for model and history (output)")
     command.add_argument("--quiet", action="store_true", help="print the results only")
+    command.add_argument("--resume", action="store_true", help="go on with the training that was broken off there")
     command.set_defaults(run=train)
 
     command = commands.add_parser("evaluate", help="measure a saved model on the test images")
@@ -88,6 +89,7 @@ def train(arguments: argparse.Namespace) -> int:
         splits.train,
         validation_data=splits.validation,
         epochs=arguments.epochs,
+        resume=resume.state_file(output, arguments.resume),
         verbose=verbose,
         callbacks=[
             callbacks.ReduceLROnPlateau(patience=3, verbose=verbose),

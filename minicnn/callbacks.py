@@ -43,6 +43,8 @@ class Callback:
     ----------
     model : Model, in training
     params : dict: ``epochs``, ``steps`` (batches an epoch; None if unknown) and ``verbose``
+    kept : tuple of str
+        Names of attributes that a training which is resumed gets back: numbers, strings, lists of them or of arrays.
 
     Examples
     --------
@@ -56,6 +58,21 @@ class Callback:
 
     model: Any = None
     params: dict[str, Any] | None = None
+    kept: tuple[str, ...] = ()
+
+    def get_state(self) -> dict[str, Any]:
+        """Return what the callback remembers, for a training that is resumed."""
+        return {name: getattr(self, name) for name in self.kept}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Remember what `get_state` returned; called after ``on_train_begin``.
+
+        Parameters
+        ----------
+        state : dict of str to what `get_state` gave
+        """
+        for name in self.kept:
+            setattr(self, name, state[name])
 
     def set_model(self, model: Any) -> None:
         self.model = model
@@ -165,6 +182,8 @@ class ReduceLROnPlateau(Monitor):
     Epoch 4: ReduceLROnPlateau reducing learning rate to 0.005.
     """
 
+    kept = ("best", "wait", "cooldown_counter")
+
     def __init__(
         self, monitor: str = "val_loss", factor: float = 0.1, patience: int = 10, verbose: int = 0, mode: str = "auto",
         min_delta: float = 1e-4, cooldown: int = 0, min_lr: float = 0.0,
@@ -233,6 +252,8 @@ class EarlyStopping(Monitor):
     >>> stopping.model.stop_training, stopping.best_epoch  # from 0
     (True, 1)
     """
+
+    kept = ("best", "wait", "stopped_epoch", "best_epoch", "best_weights")
 
     def __init__(
         self, monitor: str = "val_loss", min_delta: float = 0, patience: int = 0, verbose: int = 0, mode: str = "auto",
@@ -310,6 +331,8 @@ class ModelCheckpoint(Monitor):
     model-03-1.00.safetensors
     """
 
+    kept = ("best",)
+
     def __init__(
         self, filepath: str | os.PathLike, monitor: str = "val_loss", verbose: int = 0, save_best_only: bool = False,
         save_weights_only: bool = False, mode: str = "auto", save_freq: str = "epoch",
@@ -364,6 +387,8 @@ class History(Callback):
     {'loss': [1.5], 'accuracy': [0.5]}
     """
 
+    kept = ("epoch", "history")
+
     def __init__(self) -> None:
         self.epoch: list[int] = []
         self.history: dict[str, list] = {}
@@ -403,19 +428,37 @@ class CSVLogger(Callback):
     0,0.5,1.5
     """
 
+    kept = ("size",)
+
     def __init__(self, filename: str | os.PathLike, separator: str = ",", append: bool = False):
         if not isinstance(separator, str) or len(separator) != 1:
             raise ArgumentError(f"CSVLogger expects separator to be one character. Received: {separator!r}")
         self.filename, self.separator, self.append = os.fspath(filename), separator, append
+        self.anew = False  # whether the next row is the first of a new file
+        self.size = 0  # of the file, in bytes, after the last row
 
     def on_train_begin(self, logs: Logs = None) -> None:
         output_folder(Path(self.filename).parent)
-        with _writing(self.filename, "a" if self.append else "w"):
+        with _writing(self.filename, "a"):  # now, and not after an epoch: can it be written?
             pass
+        self.anew = not self.append
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Go on in the file as it was after the last finished epoch: what came later comes again.
+
+        Parameters
+        ----------
+        state : dict, as in `Callback`
+        """
+        self.anew, self.size = False, int(state["size"])
+        if os.path.getsize(self.filename) > self.size:
+            with _writing(self.filename, "r+") as file:
+                file.truncate(self.size)
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
         row = {"epoch": epoch, **dict(sorted((logs or {}).items()))}
-        with _writing(self.filename, "a+") as file:  # opened and closed for each row: a kill loses nothing
+        with _writing(self.filename, "w+" if self.anew else "a+") as file:  # closed for each row: a kill loses nothing
+            self.anew = False
             file.seek(0)
             columns = next(csv.reader(file, delimiter=self.separator), None)
             dialect: dict[str, Any] = {"delimiter": self.separator, "lineterminator": "\n"}
@@ -423,6 +466,7 @@ class CSVLogger(Callback):
             if columns is None:
                 writer.writeheader()
             writer.writerow(row)
+        self.size = os.path.getsize(self.filename)
 
 
 class TerminateOnNaN(Callback):
@@ -500,6 +544,17 @@ class ProgressBar(Callback):
 
     def __exit__(self, *problem: object) -> None:
         self.clear()  # so that an error's message starts on a line of its own
+
+    def skip(self, steps: int) -> None:
+        """Count steps that were made before the training was interrupted.
+
+        Parameters
+        ----------
+        steps : int
+        """
+        self.seen += steps
+        if self.bar is not None:
+            self.bar.update(steps)
 
     def clear(self) -> None:
         """Take the bar off the terminal, if there is one."""

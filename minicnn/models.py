@@ -244,6 +244,7 @@ class Model:
         validation_data: Any = None,
         shuffle: bool = True,
         initial_epoch: int = 0,
+        resume: str | os.PathLike | None = None,
     ) -> History:
         """Train for some epochs.
 
@@ -265,6 +266,10 @@ class Model:
             Whether arrays come in a new order each epoch.
         initial_epoch : int
             How many epochs are done already.
+        resume : path, optional
+            Where the state of the training is kept, written after each epoch. If the file is there, the training goes
+            on from it and ends, bit for bit, where an unbroken one ends. Ctrl-C and SIGTERM then wait for the end of
+            the step, and the state is written.
 
         Returns
         -------
@@ -278,9 +283,11 @@ class Model:
         ArgumentError
             If an argument is not as above.
         ShapeError, DataError, DtypeError
-            If batches do not fit the model or labels its outputs.
+            If batches do not fit the model or labels its outputs, or `resume` is a file of another kind.
         DeviceMemoryError
             If the GPU has no room for a batch.
+        OutputError
+            If the state cannot be written.
 
         Examples
         --------
@@ -294,7 +301,9 @@ class Model:
         True
         """
         self._require_compiled("fit")
-        return training.fit(self, x, y, batch_size, epochs, verbose, callbacks, validation_data, shuffle, initial_epoch)
+        return training.fit(
+            self, x, y, batch_size, epochs, verbose, callbacks, validation_data, shuffle, initial_epoch, resume
+        )
 
     def evaluate(
         self, x: Any, y: Any = None, batch_size: int | None = None, verbose: int | str = "auto"
@@ -415,7 +424,7 @@ class Model:
         OutputError
             If the file cannot be written.
         """
-        saving.write(path, self._named_weights(), self.get_config())
+        saving.write(path, self.named_weights(), self.get_config())
 
     def save_weights(self, path: str | os.PathLike) -> None:
         """Write the weights alone to a safetensors file.
@@ -429,7 +438,7 @@ class Model:
         OutputError
             If the file cannot be written.
         """
-        saving.write(path, self._named_weights(), {})
+        saving.write(path, self.named_weights(), {})
 
     def load_weights(self, path: str | os.PathLike) -> None:
         """Read weights that `save` or `save_weights` of an equal model wrote.
@@ -446,7 +455,7 @@ class Model:
             If names or shapes differ: all differences are listed and nothing is changed.
         """
         tensors, _ = saving.read(path)
-        own = self._named_weights()
+        own = self.named_weights()
         wrong = [f"{name}: {own[name].shape} expected, missing" for name in own if name not in tensors]
         wrong += [f"{name}: not in the model" for name in tensors if name not in own]
         wrong += [
@@ -458,7 +467,8 @@ class Model:
             raise ShapeError(f"the weights in {path} do not fit the model: " + "; ".join(wrong))
         self.set_weights([tensors[name] for name in own])
 
-    def _named_weights(self) -> dict[str, np.ndarray]:
+    def named_weights(self) -> dict[str, np.ndarray]:
+        """Return the weights as NumPy arrays, in the shapes of `get_weights`, by layer and name: "conv2d/kernel"."""
         named = ((f"{layer.name}/{name}", param) for layer in self.layers for name, param in layer.params.items())
         return {name: kernels.on_host(param) for name, param in named}
 

@@ -16,8 +16,12 @@ from minicnn.files import replacing
 FORMAT = "1"
 
 
-def write(path: str | os.PathLike, tensors: dict[str, np.ndarray], model: dict[str, Any]) -> None:
+def write(
+    path: str | os.PathLike, tensors: dict[str, np.ndarray], model: dict[str, Any], **more: dict[str, Any]
+) -> None:
     """Write tensors and a description of the model to `path`: the old file or the new one is there, never a part.
+
+    What is `more` goes into the header beside the model, by its name.
 
     Raises
     ------
@@ -26,14 +30,26 @@ def write(path: str | os.PathLike, tensors: dict[str, np.ndarray], model: dict[s
     """
     from safetensors.numpy import save
 
-    header = json.dumps({"format": FORMAT, "model": model})
+    header = json.dumps({"format": FORMAT, "model": model, **more})
     content = save(tensors, {"minicnn": header})  # one key: safetensors writes several in a random order
     with replacing(path) as temporary:
         temporary.write_bytes(content)
 
 
 def read(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Return the tensors and the description of the model that `write` wrote.
+    """Return the weights and the description of the model that `write` wrote.
+
+    Raises
+    ------
+    DataNotFoundError, DataError, DtypeError
+        As in `read_all`.
+    """
+    tensors, header = read_all(path)
+    return {name: tensor for name, tensor in tensors.items() if not name.startswith(":")}, header["model"]
+
+
+def read_all(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Return all tensors and the whole header of a file that `write` wrote; tensors that are no weights begin with ":".
 
     Raises
     ------
@@ -47,14 +63,19 @@ def read(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, Any]
     if not isinstance(path, (str, os.PathLike)):
         raise DtypeError(f"expected the path of a file that model.save(path) wrote. Received: {path!r}")
     path = Path(path)
-    if path.is_dir():
-        raise DataNotFoundError(f"{path} is a folder. Expected a file that model.save(path) wrote.")
-    if not path.is_file():
-        raise DataNotFoundError(f"no model file at {path}. Expected a file that model.save(path) wrote.")
     try:
+        if path.is_dir():
+            raise DataNotFoundError(f"{path} is a folder. Expected a file that model.save(path) wrote.")
+        if not path.is_file():
+            raise DataNotFoundError(f"no model file at {path}. Expected a file that model.save(path) wrote.")
         with safe_open(path, framework="numpy") as file:
-            header = json.loads((file.metadata() or {}).get("minicnn", "null"))
+            text = (file.metadata() or {}).get("minicnn", "null")
+            header = json.loads(text, object_pairs_hook=_each_once, parse_constant=_refuse_constant)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dictionary
+        if any(map(np.iscomplexobj, tensors.values())):
+            raise ValueError("weights are no complex numbers")
+    except DataNotFoundError:
+        raise
     except (SafetensorError, OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(
             f"{path} is not a model file, or is damaged ({error}). Expected a file that model.save(path) wrote."
@@ -64,4 +85,15 @@ def read(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, Any]
             f"{path} holds tensors, but not a model of this version (format {FORMAT}). "
             "Expected a file that model.save(path) wrote."
         )
-    return tensors, header["model"]
+    return tensors, header
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object of JSON whose names differ: of two equal ones, one program reads the first, another the last."""
+    if len(found := dict(pairs)) < len(pairs):
+        raise ValueError("a name occurs twice in its description")
+    return found
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no number of JSON")

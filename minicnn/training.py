@@ -3,6 +3,8 @@
 They use a model through `forward`, `backward`, `logits`, `loss`, `optimizer`, `metrics` and `stop_training` alone.
 """
 
+import itertools
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -16,6 +18,7 @@ from minicnn.checks import positive_integer, whole_number
 from minicnn.data import Dataset
 from minicnn.errors import ArgumentError, DataError, DeviceMemoryError, DtypeError, ShapeError
 from minicnn.losses import check_labels
+from minicnn.resume import Keeper
 
 
 class Running:
@@ -27,15 +30,25 @@ class Running:
     {'loss': 2.0, 'accuracy': 0.5}
     """
 
-    def __init__(self, names: Sequence[str]) -> None:
+    def __init__(self, names: Sequence[str], samples: int = 0, loss: float = 0.0, correct: int = 0) -> None:
         self.names = names
-        self.samples, self.loss, self.correct = 0, 0.0, 0
+        self.samples, self.loss, self.correct = samples, loss, correct
+
+    def sums(self) -> tuple[int, float, int]:
+        """Return what a later `Running` goes on from."""
+        return self.samples, self.loss, self.correct
 
     def add(self, losses: np.ndarray, correct: np.ndarray) -> dict[str, float]:
         """Add a batch's losses (N,) and whether each prediction was right (N,); return the means so far."""
         self.samples += len(losses)
         self.loss += float(losses.mean()) * len(losses)
         self.correct += int(correct.sum())
+        return self.means()
+
+    def means(self) -> dict[str, float]:
+        """Return the means so far, if there was a batch."""
+        if self.samples == 0:
+            return {}
         means = {"loss": self.loss / self.samples, "accuracy": self.correct / self.samples}
         return {name: means[name] for name in self.names}
 
@@ -76,6 +89,7 @@ def fit(
     validation_data: Any = None,
     shuffle: bool = True,
     initial_epoch: int = 0,
+    resume: str | os.PathLike | None = None,
 ) -> History:
     """Train; see `Model.fit`."""
     epochs = positive_integer("epochs", epochs)
@@ -85,34 +99,47 @@ def fit(
     model.class_names = getattr(batches, "class_names", None) or model.class_names
     model.stop_training = False
     hooks = CallbackList(callbacks, model, epochs, _length(batches), verbose)
+    keeper = Keeper(resume, model, hooks, [batches, validation])
     logs: dict[str, float] = {}
     hooks.call("on_train_begin", logs)
+    begun = keeper.restore(batches) or {"epoch": initial_epoch, "step": 0, "running": []}
     try:
-        with hooks.progress, _quiet():
-            for epoch in range(initial_epoch, epochs):
+        with hooks.progress, _quiet(), keeper.listening():
+            for epoch in range(begun["epoch"], epochs):
+                if model.stop_training:  # before it was saved
+                    break
                 hooks.call("on_epoch_begin", epoch, {})
-                logs = _train_epoch(model, batches, hooks)
+                logs = _train_epoch(model, batches, hooks, keeper, epoch, begun if epoch == begun["epoch"] else {})
                 if validation is not None:
                     hooks.call("on_test_begin", {})
                     measured = _measure(model, validation, hooks, "test")
                     hooks.call("on_test_end", measured)
                     logs |= {f"val_{name}": value for name, value in measured.items()}
                 hooks.call("on_epoch_end", epoch, logs)
-                if model.stop_training:
-                    break
+                if np.isfinite(logs.get("loss", 0.0)):  # else the last state that was good stays
+                    keeper.save(epoch + 1)
+                keeper.end_if_asked(epoch + 1)
     finally:  # also after Ctrl-C or an error: early stopping then gives the best weights back
         hooks.call("on_train_end", logs)
     return hooks.history
 
 
-def _train_epoch(model: Any, batches: Iterable, hooks: CallbackList) -> dict[str, float]:
-    running, logs = Running(model.metrics), {}
-    for step, (images, labels) in enumerate(kernels.chosen_room().ahead(_pairs(batches))):
+def _train_epoch(
+    model: Any, batches: Iterable, hooks: CallbackList, keeper: Keeper, epoch: int, begun: dict[str, Any]
+) -> dict[str, float]:
+    """Train with every batch once, from the step on that `begun` names; return the epoch's means."""
+    running, done = Running(model.metrics, *begun.get("running", [])), begun.get("step", 0)
+    logs = running.means()
+    hooks.progress.skip(done)
+    keeper.begin_epoch()
+    pairs = itertools.islice(_pairs(batches), done, None)
+    for step, (images, labels) in enumerate(kernels.chosen_room().ahead(pairs), done):
         hooks.call("on_train_batch_begin", step, {})
         logs = running.add(*train_step(model, images, labels))
         hooks.call("on_train_batch_end", step, logs)
         if model.stop_training:
             break
+        keeper.end_if_asked(epoch, step + 1, running.sums())
     _check_any(running)
     return logs
 

@@ -105,7 +105,7 @@ def test_train_writes_a_model_that_has_learned(trained):
     found = re.fullmatch(r"Validation loss \d\.\d{4}, accuracy (\d+\.\d\d)%\. The model is in (.+)", last)
     assert found and float(found[1]) > 90
     assert output.parent / found[2] == output / MODEL
-    assert sorted(path.name for path in output.iterdir()) == [MODEL, "history.csv"]
+    assert sorted(path.name for path in output.iterdir()) == [MODEL, "history.csv", "state.safetensors"]
     assert models.load_model(output / MODEL).class_names == ["000_red", "001_green", "002_blue"]
 
 
