@@ -42,8 +42,8 @@ def main(kills: int, seed: int) -> int:
     run(run_whole)
     expected = (run_whole / "left").read_text()
     seconds = min(timed(root / f"timed{i}") for i in range(3))
-    done, trainings, wrong, anew = 0, 0, 0, multiprocessing.get_context("spawn")
-    forked = multiprocessing.get_context("fork")
+    done, writing, trainings, wrong = 0, 0, 0, 0
+    anew, forked = (multiprocessing.get_context(how) for how in ("spawn", "fork"))
     while done < kills:
         folder = root / f"run{trainings}"
         folder.mkdir()
@@ -60,6 +60,7 @@ def main(kills: int, seed: int) -> int:
                 print(f"a process ended with status {process.exitcode} in {folder}")
                 return 1
         trainings += 1
+        writing += len(list(folder.glob(".*")))  # what was being written when the process was killed
         if (folder / "left").read_text() != expected:
             wrong += 1
             print(f"training {trainings} ended elsewhere: {folder}", flush=True)
@@ -68,8 +69,8 @@ def main(kills: int, seed: int) -> int:
         if trainings % 5 == 0:
             print(f"{done} kills, {trainings} trainings, {wrong} ended elsewhere", flush=True)
     print(
-        f"{done} kills in {trainings} trainings of {EPOCHS} epochs, seed {seed}: {trainings - wrong} ended where the "
-        f"unbroken one ends, {wrong} elsewhere; {time.perf_counter() - started:.0f} s"
+        f"{done} kills, {writing} while a file was written, in {trainings} trainings, seed {seed}: {trainings - wrong} "
+        f"ended where the unbroken one ends, {wrong} elsewhere; {time.perf_counter() - started:.0f} s"
     )
     if not wrong:
         shutil.rmtree(root)

@@ -27,7 +27,17 @@ from minicnn.data.digits import load_digits
 ROOT = Path(keras.__file__).parents[1]
 EXAMPLE = Path(__file__).parents[1] / "examples" / "baseline_sgd.py"
 FIGURES = ["confusion_matrix.png", "filters.png", "history.png", "mistakes.png", "roc.png"]
-FILES = sorted([*FIGURES, "best_model.safetensors", "history.csv", "history.json", "metrics.json", "report.html", "state.safetensors"])
+FILES = sorted(
+    [
+        *FIGURES,
+        "best_model.safetensors",
+        "history.csv",
+        "history.json",
+        "metrics.json",
+        "report.html",
+        "state.safetensors",
+    ]
+)
 KEYS = ["loss", "accuracy", "val_loss", "val_accuracy", "learning_rate"]
 AVERAGES = [f"{score}_{average}" for average in ("macro", "weighted") for score in ("precision", "recall", "f1")]
 RESULTS = re.compile(

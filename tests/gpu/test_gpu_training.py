@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import stand_in
 import test_golden
+import test_resume
 
 import minicnn
 from minicnn import kernels, layers
@@ -131,6 +132,20 @@ def test_weights_and_velocities_move_both_ways(gpu, tmp_path):
     with minicnn.device("cpu"):
         back = minicnn.models.load_model(tmp_path / "from_gpu.safetensors")
         np.testing.assert_allclose(back.predict(images), here, rtol=1e-5, atol=1e-6)
+
+
+def test_a_training_that_was_killed_ends_where_the_unbroken_one_ends(tmp_path):
+    for folder in ("whole", "broken", "between"):
+        (tmp_path / folder).mkdir()
+    unbroken = test_resume.training(tmp_path / "whole", epochs=4)
+    with pytest.raises(test_resume.Killed):
+        test_resume.training(tmp_path / "broken", test_resume.Killer(2, 3), epochs=4)
+    assert test_resume.training(tmp_path / "broken", epochs=4) == unbroken
+    with pytest.raises(test_resume.Killed):  # begun on the GPU, it ends on the CPU: alike, but not to the bit
+        test_resume.training(tmp_path / "between", test_resume.Killer(2, 3), epochs=4)
+    with minicnn.device("cpu"):
+        history = test_resume.training(tmp_path / "between", epochs=4)["history"]
+    np.testing.assert_allclose(history["loss"], unbroken["history"]["loss"], rtol=1e-4)
 
 
 def test_set_weights_and_evaluate():
