@@ -1,6 +1,5 @@
 """The chapter on tensors and shapes: what its figures show and its text claims."""
 
-import importlib.util
 import re
 from pathlib import Path
 
@@ -12,15 +11,6 @@ from minicnn import layers
 from minicnn.gradcheck import check_layer
 
 DOCS = Path(__file__).parents[2] / "docs"
-
-
-@pytest.fixture
-def figures(monkeypatch):
-    monkeypatch.syspath_prepend(str(DOCS / "figures"))
-    spec = importlib.util.spec_from_file_location("figures_base", DOCS / "figures" / "base.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def test_the_strips_are_the_bytes_of_six_pixels(figures):

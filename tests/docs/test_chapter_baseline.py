@@ -1,9 +1,7 @@
 """The chapter on the baseline: its tables, its ladder and its figures say the same."""
 
-import importlib.util
 import json
 import re
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,20 +12,8 @@ PAGE = (DOCS / "baseline.md").read_text()
 ERRORS = json.loads((FIGURES / "measured" / "ladder.json").read_text())["errors"]
 
 
-@pytest.fixture(scope="module")
-def figure():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(FIGURES))
-        spec = importlib.util.spec_from_file_location("figure_baseline", FIGURES / "baseline.py")
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        yield module
-        for name in ("callbacks", "style"):
-            sys.modules.pop(name, None)
-
-
-def test_our_table_is_what_the_runs_recorded(figure):
-    runs = figure.load_runs()
+def test_our_table_is_what_the_runs_recorded(figures):
+    runs = figures.load_runs()
     table = re.findall(
         r"^\| (\d) \| (\d+) / (\d+) \| ([\d.]+) \| (.*?) \|$", PAGE.split("Keras 2.15 on the same")[0], re.M
     )
@@ -42,8 +28,8 @@ def test_our_table_is_what_the_runs_recorded(figure):
         assert (loss, rest) == (f"{min(run['val_loss']):.4f}", " | ".join(cells))
 
 
-def test_the_ten_runs_of_the_figure_fall_into_two_groups(figure):
-    ours, keras = figure.our_seeds(), figure.keras_seeds()
+def test_the_ten_runs_of_the_figure_fall_into_two_groups(figures):
+    ours, keras = figures.our_seeds(), figures.keras_seeds()
     assert len(ours) == len(keras) == 5
     assert keras[2] == {"restored": 71.58, "test": 71.96, "after": 71.58}
     after = [seed["after"] for seed in ours + keras]
@@ -51,7 +37,7 @@ def test_the_ten_runs_of_the_figure_fall_into_two_groups(figure):
     for key in ("restored", "test"):
         values = sorted(seed[key] for seed in ours + keras)
         assert values[6] < 70 < 71.5 < values[7]  # seven below, three above
-    assert [seed["test"] for seed in ours + keras if seed["test"] > figure.NOTEBOOK] == [pytest.approx(72.41)]
+    assert [seed["test"] for seed in ours + keras if seed["test"] > figures.NOTEBOOK] == [pytest.approx(72.41)]
     assert "one is above 72.29 % (72.41 %)" in PAGE
     assert round(100 * (0.72 * 0.28 / 10_000) ** 0.5, 2) == 0.45
 
@@ -65,8 +51,8 @@ def test_the_ladder_stands_far_inside_its_bounds():
     assert f"{ERRORS['Keras float32']['weights_after_12_steps']:.0e}" == "4e-03" and "are 4e-3 off" in PAGE
 
 
-def test_the_ladder_is_computed_again(figure):
-    errors = figure.measure()
+def test_the_ladder_is_computed_again(figures):
+    errors = figures.measure()
     assert list(errors["float64"]) == list(ERRORS["float64"])
     assert max(errors["float64"].values()) < 1e-12  # its last digits are the processor's
     assert errors["Keras float32"] == pytest.approx(ERRORS["Keras float32"])

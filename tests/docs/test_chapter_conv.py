@@ -1,6 +1,5 @@
 """The chapter on convolution: what its figures show and its text claims."""
 
-import importlib.util
 import itertools
 from pathlib import Path
 
@@ -12,15 +11,6 @@ from minicnn.kernels import reference
 from minicnn.layers.windows import slide
 
 DOCS = Path(__file__).parents[2] / "docs"
-
-
-@pytest.fixture
-def figures(monkeypatch):
-    monkeypatch.syspath_prepend(str(DOCS / "figures"))
-    spec = importlib.util.spec_from_file_location("figures_conv", DOCS / "figures" / "conv.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def test_pixel_5_is_copied_four_times_and_gets_four_gradients(figures):

@@ -1,25 +1,14 @@
 """The chapter on the dense layer: what its figures show and its text claims."""
 
-import importlib.util
 import re
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 from minicnn import layers
 from minicnn.gradcheck import check_layer
 
 DOCS = Path(__file__).parents[2] / "docs"
-
-
-@pytest.fixture
-def figures(monkeypatch):
-    monkeypatch.syspath_prepend(str(DOCS / "figures"))
-    spec = importlib.util.spec_from_file_location("figures_dense", DOCS / "figures" / "dense.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def test_dw_is_the_sum_of_three_tiles_of_rank_one(figures):

@@ -1,6 +1,5 @@
 """The chapter on initialisation: its figure's measured numbers, and what the text says of them."""
 
-import importlib.util
 import json
 import math
 import re
@@ -15,15 +14,6 @@ from minicnn.baseline import model_s
 from minicnn.data.digits import load_digits
 
 DOCS = Path(__file__).parents[2] / "docs"
-
-
-@pytest.fixture
-def figures(monkeypatch):
-    monkeypatch.syspath_prepend(str(DOCS / "figures"))
-    spec = importlib.util.spec_from_file_location("figures_initializers", DOCS / "figures" / "initializers.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture

@@ -1,8 +1,6 @@
 """The numbers of the chapter on fast kernels that no cell of it computes."""
 
-import importlib.util
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,19 +12,6 @@ from minicnn.kernels import cpu, reference, threads
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "kernels.md").read_text()
-
-
-@pytest.fixture(scope="module")
-def figures():
-    folder = str(ROOT / "docs" / "figures")
-    sys.path.insert(0, folder)
-    try:
-        spec = importlib.util.spec_from_file_location("figures_kernels", f"{folder}/kernels.py")
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        yield module
-    finally:
-        sys.path.remove(folder)
 
 
 @pytest.fixture

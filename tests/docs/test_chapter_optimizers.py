@@ -1,7 +1,5 @@
 """The chapter on SGD: what its figures show."""
 
-import importlib.util
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,42 +11,30 @@ FIGURES = Path(__file__).parents[2] / "docs" / "figures"
 PAGE = (FIGURES.parent / "optimizers.md").read_text()
 
 
-@pytest.fixture(scope="module")
-def figure():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(FIGURES))
-        spec = importlib.util.spec_from_file_location("figure_optimizers", FIGURES / "optimizers.py")
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        yield module
-        for name in ("style",):
-            sys.modules.pop(name, None)
-
-
-def test_the_page_starts_where_the_figure_ends_up(figure):
-    best, lowest, (flat, steep) = figure.minimum()
+def test_the_page_starts_where_the_figure_ends_up(figures):
+    best, lowest, (flat, steep) = figures.minimum()
     written = "np.array([6.58620055, -6.87934967])"
     assert written in PAGE
     np.testing.assert_allclose(best, [6.58620055, -6.87934967], atol=1e-7)
     assert f"the minimum ({lowest:.4f})" in PAGE
     assert steep / flat == pytest.approx(58.4, abs=0.1)
     assert f"rates above 2/h = {2 / steep:.1f}" in " ".join(PAGE.split())
-    assert (figure.ones_and_sevens()[0] > 0.5).all(axis=1).mean() > 0.5  # both pixels dark in most of the images
-    assert len(figure.ones_and_sevens()[0]) == 361
+    assert (figures.ones_and_sevens()[0] > 0.5).all(axis=1).mean() > 0.5  # both pixels dark in most of the images
+    assert len(figures.ones_and_sevens()[0]) == 361
 
 
-def test_momentum_of_nine_tenths_comes_nearest_and_more_shoots_past(figure):
-    best, *_ = figure.minimum()
-    data = figure.ones_and_sevens()
-    ends = [figure.path(SGD(figure.RATE, momentum))[-1] for momentum in figure.MOMENTA]
-    losses = [figure.loss_and_gradient(end, *data)[0] for end in ends]
+def test_momentum_of_nine_tenths_comes_nearest_and_more_shoots_past(figures):
+    best, *_ = figures.minimum()
+    data = figures.ones_and_sevens()
+    ends = [figures.path(SGD(figures.RATE, momentum))[-1] for momentum in figures.MOMENTA]
+    losses = [figures.loss_and_gradient(end, *data)[0] for end in ends]
     assert [round(loss, 4) for loss in losses] == [0.3560, 0.3404, 0.3308, 0.5813]
     assert np.linalg.norm(ends[2] - best) < 0.2
-    assert figure.path(SGD(figure.RATE, 0.99))[:, 0].max() > 3 * best[0]
+    assert figures.path(SGD(figures.RATE, 0.99))[:, 0].max() > 3 * best[0]
 
 
-def test_forty_two_steps_are_too_long_with_the_rate_inside_and_none_outside(figure):
-    inside, outside = (figure.around_a_cut(make(0.01, 0.9)) for make in (SGD, figure.Outside))
+def test_forty_two_steps_are_too_long_with_the_rate_inside_and_none_outside(figures):
+    inside, outside = (figures.around_a_cut(make(0.01, 0.9)) for make in (SGD, figures.Outside))
     new = 0.01  # 0.001 / (1 - 0.9)
     np.testing.assert_allclose(inside[:60], outside[:60], rtol=1e-6)
     late = np.flatnonzero(inside[60:] > 1.1 * new) + 1

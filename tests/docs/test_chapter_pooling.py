@@ -1,12 +1,10 @@
 """The chapter on max-pooling: its figure's numbers, its table of ties, and the claims that no cell computes."""
 
-import importlib.util
 import json
 import re
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 import minicnn
 from minicnn import layers
@@ -14,18 +12,6 @@ from minicnn.baseline import model_s
 
 DOCS = Path(__file__).parents[2] / "docs"
 MEASURED = json.loads((DOCS / "figures" / "measured" / "pooling.json").read_text())
-
-
-@pytest.fixture
-def script(monkeypatch):
-    def load(name):
-        spec = importlib.util.spec_from_file_location(f"figures_{name}", DOCS / "figures" / f"{name}.py")
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        return module
-
-    monkeypatch.syspath_prepend(DOCS / "figures")
-    return load
 
 
 def test_the_winners_of_the_figure(script):
