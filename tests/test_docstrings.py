@@ -32,15 +32,17 @@ from minicnn.kernels import reference
 from minicnn.layers import InputLayer, Layer, Linear
 
 PUBLIC = [
-    "baseline", "callbacks", "config", "data", "data.cifar10", "data.digits", "errors", "evaluation", "gradcheck",
-    "initializers", "kernels", "layers", "losses", "models", "optimizers", "profiler", "utils",
+    "baseline", "callbacks", "config", "data", "data.cifar10", "data.digits", "errors", "evaluation", "foreign",
+    "gradcheck", "initializers", "kernels", "layers", "losses", "models", "optimizers", "profiler", "utils",
 ]  # fmt: skip
 INNER = [
     "__main__", "arguments", "checks", "data.dataset", "data.folders", "data.sources", "evaluation.figures",
-    "evaluation.metrics", "evaluation.report", "files", "fusion", "kernels.buffers", "kernels.compiler", "kernels.cpu",
-    "kernels.devices", "kernels.direct", "kernels.fused", "kernels.gpu", "kernels.reference", "kernels.threads",
-    "layers.activations", "layers.add", "layers.base", "layers.conv", "layers.dense", "layers.flatten", "layers.input",
-    "layers.pooling", "layers.rescaling", "layers.windows", "resume", "saving", "training",
+    "evaluation.metrics", "evaluation.report", "files", "foreign.common", "foreign.keras", "foreign.keras_config",
+    "foreign.keras_weights", "foreign.onnx", "foreign.torch", "fusion", "kernels.buffers", "kernels.compiler",
+    "kernels.cpu", "kernels.devices", "kernels.direct", "kernels.fused", "kernels.gpu", "kernels.reference",
+    "kernels.threads", "layers.activations", "layers.add", "layers.base", "layers.conv", "layers.dense",
+    "layers.flatten", "layers.input", "layers.pooling", "layers.rescaling", "layers.windows", "resume", "saving",
+    "training",
 ]  # fmt: skip
 HELPERS = {"minicnn.callbacks.CallbackList", "minicnn.profiler.Clock"}  # of public modules, for their own use
 NO_EXAMPLE = {cifar10.download, cifar10.load_binary, write_report}  # they need a network, the archive, a trained model

@@ -1,0 +1,110 @@
+"""Exported models: ONNX Runtime computes from the file what minicnn does."""
+
+import sys
+
+import numpy as np
+import onnx
+import pytest
+
+import minicnn
+from minicnn import layers
+from minicnn.baseline import model_s
+from minicnn.errors import ArgumentError, OutputError, StateError
+from minicnn.foreign import export_onnx
+
+runtime = pytest.importorskip("onnxruntime")
+
+
+def residual(conv, x, F):
+    return layers.Add()([conv(F)(x), x, layers.ReLU()(conv(F)(x))])
+
+
+def network(shape=(9, 8, 2), strides=1, padding="same", pool=2, pool_strides=None, use_bias=True, dtype=None):
+    """A network with every kind of layer."""
+
+    def conv(F, kernel=3, strides=1, padding="same"):
+        return layers.Conv2D(F, kernel, strides, padding, activation="relu", use_bias=use_bias)
+
+    inputs = minicnn.Input(shape, dtype)
+    x = conv(3, (3, 2), strides, padding)(layers.Rescaling(1 / 255, offset=-0.5)(inputs))
+    x = layers.MaxPooling2D(pool, pool_strides, padding)(residual(conv, x, 3))
+    x = layers.Linear()(layers.Dense(5, use_bias=use_bias)(layers.Flatten()(x)))
+    return minicnn.Model(inputs, layers.Dense(4, activation="softmax", use_bias=use_bias)(x))
+
+
+def difference(model, path, N=3):
+    """Return the largest difference between what ONNX Runtime computes and what minicnn predicts."""
+    export_onnx(model, path)
+    onnx.checker.check_model(onnx.load(path), full_check=True)
+    session = runtime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    images = np.random.default_rng(0).integers(0, 256, (N, *model.layers[0].output_shape), dtype=np.uint8)
+    (given,) = session.get_inputs()
+    x = images.astype({"tensor(uint8)": np.uint8, "tensor(float)": np.float32}[given.type])
+    (result,) = session.run(["output"], {"input": x})
+    expected = model.predict(images)
+    assert result.shape == expected.shape
+    return np.abs(result - expected).max()
+
+
+@pytest.mark.parametrize("padding", ["same", "valid"])
+@pytest.mark.parametrize("strides", [1, 2, (1, 3)])
+@pytest.mark.parametrize("shape", [(9, 8, 2), (10, 7, 1)])
+@pytest.mark.parametrize(("pool", "pool_strides"), [(2, None), ((3, 2), 2), (2, 1)])
+def test_the_probabilities_are_the_same(shape, strides, padding, pool, pool_strides, tmp_path):
+    model = network(shape, strides, padding, pool, pool_strides)
+    assert difference(model, tmp_path / "x.onnx") < 1e-5
+
+
+@pytest.mark.parametrize("options", [{"use_bias": False}, {"dtype": "uint8"}, {"dtype": "float32"}], ids=str)
+def test_the_other_options(options, tmp_path):
+    assert difference(network(**options), tmp_path / "x.onnx") < 1e-5
+
+
+def test_a_model_in_float64_is_exported_in_float32(tmp_path):
+    with minicnn.using_floatx("float64"):
+        model = network()
+    assert difference(model, tmp_path / "x.onnx") < 1e-5
+
+
+def test_model_s_for_batches_of_any_size(tmp_path):
+    model = model_s()
+    assert max(difference(model, tmp_path / "x.onnx", N) for N in (1, 5)) < 1e-5
+    graph = onnx.load(tmp_path / "x.onnx").graph
+    assert [axis.dim_param or axis.dim_value for axis in graph.input[0].type.tensor_type.shape.dim] == ["N", 32, 32, 3]
+    assert [node.op_type for node in graph.node].count("Transpose") == 2  # in, and out again for Flatten
+
+
+@pytest.mark.parametrize(
+    "stack",
+    [
+        [
+            layers.Conv2D(3, 2, activation="softmax")
+        ],  # the channels are the second axis while it runs, the last at the end
+        [layers.Conv2D(3, 2), layers.Softmax()],
+        [layers.MaxPooling2D(2), layers.Rescaling(2.0)],
+        [layers.Softmax()],
+        [layers.Flatten()],
+        [],
+    ],
+    ids=lambda stack: "-".join(type(layer).__name__ for layer in stack),
+)
+def test_a_model_may_end_anywhere(stack, tmp_path):
+    model = minicnn.Sequential([minicnn.Input((4, 5, 2)), layers.Rescaling(1 / 255), *stack], name="")
+    assert difference(model, tmp_path / "x.onnx") < 1e-5
+
+
+def test_what_cannot_be_exported(monkeypatch, tmp_path):
+    class Mine(layers.ReLU):
+        pass
+
+    path = tmp_path / "x.onnx"
+    with pytest.raises(ArgumentError, match="'odd'"):
+        export_onnx(minicnn.Sequential([minicnn.Input((4,)), Mine(name="odd")]), path)
+    with pytest.raises(StateError, match="build"):
+        export_onnx(minicnn.Sequential([layers.Dense(2)]), path)
+    with pytest.raises(OutputError):
+        export_onnx(network(), tmp_path)
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(StateError, match=r"pip install 'minicnn\[onnx\]'"):
+        export_onnx(network(), path)
+    assert list(tmp_path.iterdir()) == []
