@@ -4,7 +4,7 @@ import os
 import secrets
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from minicnn.errors import MinicnnError, OutputError
@@ -58,7 +58,8 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
         ) from error
     finally:
         if temporary is not None:
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):  # of a folder that cannot be written any more, the error above tells
+                temporary.unlink(missing_ok=True)
 
 
 def output_folder(path: str | os.PathLike) -> Path:
@@ -87,12 +88,14 @@ def output_folder(path: str | os.PathLike) -> Path:
     True
     """
     path = Path(path)
-    if path.exists() and not path.is_dir():
-        raise OutputError(f"{path} is a file. Expected a folder, or a place for a new one: choose another.")
     try:
+        if path.exists() and not path.is_dir():
+            raise OutputError(f"{path} is a file. Expected a folder, or a place for a new one: choose another.")
         path.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):
             pass
+    except MinicnnError:
+        raise
     except OSError as error:
         raise OutputError(
             f"the folder {path} cannot be written: {error.strerror or error}. "

@@ -1,7 +1,7 @@
 """Models: layers joined to a graph that runs forward, backward, and learns."""
 
 import os
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -694,22 +694,28 @@ def load_model(path: str | os.PathLike) -> Model:
 
 def _from_config(description: dict[str, Any], tensors: dict[str, np.ndarray]) -> Model:
     nodes: list[Node] = []
+    saved: dict[str, dict[str, np.ndarray]] = defaultdict(dict)  # weights by layer
+    for name, w in tensors.items():
+        owner, _, own = name.rpartition("/")
+        saved[owner][own] = w
     for entry in description["layers"]:
+        _check_name(entry["name"])
         kind = getattr(all_layers, entry["class"]) if entry["class"] in all_layers.__all__ else None
         if not (isinstance(kind, type) and issubclass(kind, Layer)):
             raise ArgumentError(f"unknown layer {entry['class']!r}")
         with config.using_floatx(entry["dtype"]):
             layer = kind(**entry["config"], name=entry["name"])
-        prefix = f"{entry['name']}/"
-        layer.saved = {name.removeprefix(prefix): w for name, w in tensors.items() if name.startswith(prefix)}
+        layer.saved = saved.get(entry["name"], {})
         parents = [nodes[i] for i in entry["inputs"]]
         if isinstance(layer, InputLayer):
             nodes.append(Node(layer, (), layer.output_shape))
         else:
             nodes.append(layer(parents if layer.merges else parents[0]))
         layer.saved = None
-    model = Model(nodes[0], nodes[-1], description["name"])
-    model.class_names = description["class_names"]
+    model = Model(nodes[0], nodes[-1], _check_name(description["name"]))
+    names = model.class_names = description["class_names"]
+    if names is not None and not (isinstance(names, list) and [_check_name(name) for name in names]):
+        raise ArgumentError(f"expected a list of the classes' names. Received: {names!r}")
     if (compiled := description["compiled"]) is not None:
         options = dict(compiled["optimizer"])
         with config.using_floatx(nodes[-1].layer.dtype):
@@ -718,6 +724,13 @@ def _from_config(description: dict[str, Any], tensors: dict[str, np.ndarray]) ->
             optimizer, losses.SparseCategoricalCrossentropy(**compiled["loss"]), compiled["metrics"], compiled["fuse"]
         )
     return model
+
+
+def _check_name(name: Any) -> str:
+    """Return a name that may be printed: what a file holds could be an order to the terminal."""
+    if not isinstance(name, str) or not name.isprintable():
+        raise ArgumentError(f"expected a printable name. Received: {name!r}")
+    return name
 
 
 def _single(value: Any, what: str) -> Node:

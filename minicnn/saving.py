@@ -68,6 +68,10 @@ def read_all(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, 
             raise DataNotFoundError(f"{path} is a folder. Expected a file that model.save(path) wrote.")
         if not path.is_file():
             raise DataNotFoundError(f"no model file at {path}. Expected a file that model.save(path) wrote.")
+        with open(path, "rb") as start:  # of a file that may not be read, safetensors would say that it is not there
+            theirs = start.read(8).startswith((b"PK", b"\x89HDF"))
+        if theirs:
+            raise ValueError("it is one of Keras's, for minicnn.foreign.load_keras_model or load_keras_weights")
         with safe_open(path, framework="numpy") as file:
             text = (file.metadata() or {}).get("minicnn", "null")
             header = json.loads(text, object_pairs_hook=_each_once, parse_constant=_refuse_constant)

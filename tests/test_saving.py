@@ -274,3 +274,19 @@ def test_a_place_that_cannot_be_written(saved):
     assert list(path.parent.iterdir()) == [path]
     model.save(path.parent / "new" / "folder" / "model")
     assert load_model(path.parent / "new" / "folder" / "model").count_params() == model.count_params()
+
+
+@pytest.mark.parametrize("start", [b"PK\x03\x04", b"\x89HDF\r\n\x1a\n"])
+def test_a_file_of_keras_is_told_from_a_damaged_one(tmp_path, start):
+    (tmp_path / "model.keras").write_bytes(start + bytes(100))
+    with pytest.raises(DataError, match=r"it is one of Keras's, for minicnn\.foreign\.load_keras_model"):
+        models.load_model(tmp_path / "model.keras")
+
+
+@pytest.mark.parametrize("names", [[], {"a": 1}, "abc", ["a", 1], ["\x1b[31mred"]])
+def test_class_names_that_are_no_names_are_refused(tmp_path, names):
+    model = models.Sequential([minicnn.Input((4,)), layers.Dense(3)])
+    model.class_names = names
+    model.save(tmp_path / "model")
+    with pytest.raises(DataError, match="does not describe a model"):
+        models.load_model(tmp_path / "model")

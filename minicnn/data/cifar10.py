@@ -7,12 +7,14 @@ References
 A. Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009, https://www.cs.toronto.edu/~kriz/cifar.html
 """
 
+import gzip
 import os
 import sys
 import tarfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -29,6 +31,7 @@ TEXTS = ["batches.meta.txt", "readme.html"]  # the other files of the archive; n
 ADVICE = f"Get the official archive from {URL}."
 RECORDS = 10_000  # in a batch
 RECORD_BYTES = 1 + 3 * 32 * 32
+HEADERS = 8192  # bytes that tar may spend on headers and padding between two files; a plain header has 512
 
 
 def download(cache: str | os.PathLike | None = None, verbose: bool = True) -> Path:
@@ -90,14 +93,13 @@ def load_binary(path: str | os.PathLike) -> tuple[Arrays, Arrays, Arrays]:
     DataNotFoundError
         If a batch is missing.
     DataError
-        If a batch has not the official size or a label above 9, or if the archive is broken or holds anything but the
-        official files: links, devices and paths that lead elsewhere are refused.
+        If a batch cannot be read, has not the official size or has a label above 9; if the archive is broken or holds
+        anything but the official files: links, devices, paths that lead elsewhere and claims of more are refused.
     """
     path = Path(path)
     images, labels = np.empty((6, RECORDS, 32, 32, 3), np.uint8), np.empty((6, RECORDS), np.int32)
     missing = set(BATCHES)
-    unpacked = ((name, (path / name).read_bytes()) for name in BATCHES if (path / name).is_file())
-    for name, content in _archived(path) if path.is_file() else unpacked:
+    for name, content in _archived(path) if os.path.isfile(path) else _unpacked(path):
         row = BATCHES.index(name)
         images[row], labels[row] = _decoded(content, f"{name} in {path}")
         missing.remove(name)
@@ -109,32 +111,71 @@ def load_binary(path: str | os.PathLike) -> tuple[Arrays, Arrays, Arrays]:
 
 def _archived(path: Path) -> Iterator[tuple[str, bytes]]:
     """Yield the batches of a tar archive; refuse one that holds anything but the official files, each once."""
-    expected = {f"{FOLDER}/{name}" for name in BATCHES + TEXTS}
+    expected = {FOLDER} | {f"{FOLDER}/{name}" for name in BATCHES + TEXTS}
     try:
-        with tarfile.open(path, "r:gz") as archive:
-            for member in archive:
-                if member.isdir() and member.name == FOLDER:
-                    continue
-                if not member.isfile() or member.name not in expected or member.size > RECORDS * RECORD_BYTES:
-                    raise DataError(
-                        f"the archive {path} is not CIFAR-10's binary version: {member.name!r}, {member.size:,} bytes, "
-                        f"is not one of its regular files. Nothing was unpacked. {ADVICE}"
-                    )
-                expected.remove(member.name)
-                if (file := archive.extractfile(member)) and (name := Path(member.name).name) in BATCHES:
-                    yield name, file.read()
-    except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
+        with gzip.open(path) as stream:
+            within: Any = _Within(stream)  # as much of a file as tarfile needs
+            with tarfile.open(fileobj=within, mode="r:") as archive:
+                for member in archive:
+                    regular = member.isfile() and not member.issparse() and 0 <= member.size <= RECORDS * RECORD_BYTES
+                    if not (member.isdir() if member.name == FOLDER else regular) or member.name not in expected:
+                        raise DataError(
+                            f"the archive {path} is not CIFAR-10's binary version: {member.name!r}, {member.size:,} "
+                            f"bytes, is not one of its regular files. Nothing was unpacked. {ADVICE}"
+                        )
+                    expected.remove(member.name)
+                    within.end = member.offset_data + HEADERS + (member.size if regular else 0)
+                    if (file := archive.extractfile(member)) and (name := Path(member.name).name) in BATCHES:
+                        yield name, file.read()
+    except DataError:
+        raise
+    except (tarfile.TarError, zlib.error, EOFError, OSError, ValueError) as error:
         raise DataError(
             f"{path} is not a whole tar.gz archive ({error}). {ADVICE} "
             "If it is a zip of image folders, unzip it and give the folder."
         ) from error
 
 
+class _Within:
+    """An unpacked stream that is not read beyond `end`: tarfile believes a header, and reads as much as that claims."""
+
+    def __init__(self, stream: Any) -> None:
+        self.stream, self.end = stream, HEADERS
+        self.tell, self.seekable = stream.tell, stream.seekable
+
+    def seek(self, position: int) -> int:
+        return self.stream.seek(self._checked(position))
+
+    def read(self, size: int) -> bytes:
+        self._checked(self.tell() + size if size >= 0 else -1)
+        return self.stream.read(size)
+
+    def _checked(self, position: int) -> int:
+        if not 0 <= position <= self.end:
+            raise ValueError("a header in it claims more bytes than CIFAR-10's have")
+        return position
+
+
+def _unpacked(path: Path) -> Iterator[tuple[str, bytes]]:
+    """Yield the batches that are in a folder, without more than a byte too much of any."""
+    for name in BATCHES:
+        try:
+            if not (path / name).is_file():
+                continue
+            with open(path / name, "rb") as file:
+                content = file.read(RECORDS * RECORD_BYTES + 1)
+        except FileNotFoundError:  # deleted a moment ago
+            continue
+        except OSError as error:
+            raise DataError(f"{name} in {path} cannot be read: {error.strerror}. Check its permissions.") from error
+        yield name, content
+
+
 def _decoded(content: bytes, where: str) -> Arrays:
-    if len(content) != RECORDS * RECORD_BYTES:
-        raise DataError(
-            f"{where} is expected to have {RECORDS * RECORD_BYTES:,} bytes. Received: {len(content):,}. {ADVICE}"
-        )
+    size = RECORDS * RECORD_BYTES
+    if len(content) != size:
+        received = f"{len(content):,}" if len(content) < size else "more"
+        raise DataError(f"{where} is expected to have {size:,} bytes. Received: {received}. {ADVICE}")
     records = np.frombuffer(content, np.uint8).reshape(RECORDS, RECORD_BYTES)  # (N, 1 + 3*32*32)
     labels = records[:, 0]  # (N,)
     if labels.max() > 9:

@@ -7,7 +7,7 @@ taking only rearrange recipes; the images of a batch are copied when its turn co
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy as np
 
 from minicnn import checks, config
 from minicnn.checks import positive_integer
-from minicnn.errors import DataError, DtypeError, ShapeError
+from minicnn.errors import DataError, DtypeError, ShapeError, StateError
 
 AUTOTUNE = -1  # TensorFlow's name for "you choose": here, two batches ahead
 
@@ -259,10 +259,25 @@ def _checked_labels(labels: Any, class_names: Sequence[str] | None) -> np.ndarra
 def _made_ahead(batches: Iterator[Arrays], ahead: int) -> Iterator[Arrays]:
     """Yield `batches`, made by a thread that keeps at most `ahead` of them ready."""
     thread = ThreadPoolExecutor(1, "minicnn-prefetch")
-    ready: deque[Future] = deque(thread.submit(next, batches, None) for _ in range(ahead))
     try:
-        while (batch := ready.popleft().result()) is not None:  # an error in the thread is raised here
+        ready: deque[Future] = deque(thread.submit(next, batches, None) for _ in range(ahead))
+    except RuntimeError:  # the system gives no more threads: the same batches, none ahead
+        yield from batches
+        return
+    try:
+        while (batch := _result(ready.popleft(), thread)) is not None:  # an error in the thread is raised here
             ready.append(thread.submit(next, batches, None))
             yield batch
     finally:  # also when the caller stops early: the generator is closed
         thread.shutdown(cancel_futures=True)
+
+
+def _result(future: Future, thread: ThreadPoolExecutor) -> Any:
+    """Wait for what the thread makes, but not for ever: it may be gone, or left behind in the process before a fork."""
+    while not wait([future], timeout=1).done:
+        if not any(worker.is_alive() for worker in thread._threads) and not future.done():
+            raise StateError(
+                "the thread that makes batches ahead is gone. Expected to use them in the process that began the "
+                "iteration, with its threads left alone: begin another one."
+            )
+    return future.result()

@@ -1,10 +1,12 @@
 """Image folders: one sub-folder per class, decoded once, in parallel, and kept in memory as uint8."""
 
 import os
+import stat
 import sys
 import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -132,8 +134,12 @@ def read_images(
     def decode(rows: range) -> int:
         for row in rows:
             try:
+                if not stat.S_ISREG(os.stat(paths[row]).st_mode):  # a pipe would be waited for
+                    raise OSError(None, "it is not a regular file")
                 with open(paths[row], "rb") as file:
                     image = Image.open(file, formats=formats)
+                    if image.width * image.height > (Image.MAX_IMAGE_PIXELS or sys.maxsize):
+                        raise Image.DecompressionBombError  # also where another thread silences Pillow's warning
                     image.load()
                     upright = ImageOps.exif_transpose(image) if photos else image
             except Exception as error:  # Pillow's decoders raise a dozen kinds on broken files
@@ -156,11 +162,11 @@ def class_folders(directory: str | os.PathLike) -> list[str]:
     expected = "Expected a folder with one sub-folder of images per class"
     try:
         entries = sorted(Path(directory).iterdir())
+        names = [entry.name for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
     except OSError as error:
         raise DataNotFoundError(
             f"the image folder {directory} cannot be opened: {error.strerror}. {expected}: check the path."
         ) from error
-    names = [entry.name for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
     if not names:
         content = "it has files, but no sub-folder" if entries else "it is empty"
         raise DataNotFoundError(f"no class is in the image folder {directory}: {content}. {expected}.")
@@ -168,8 +174,13 @@ def class_folders(directory: str | os.PathLike) -> list[str]:
 
 
 def _image_files(folder: Path) -> list[Path]:
+    def refuse(error: OSError) -> None:  # os.walk itself would pass over the folder in silence
+        raise DataNotFoundError(
+            f"the folder {error.filename} cannot be opened: {error.strerror}. Make it readable, or remove it."
+        ) from error
+
     found = []
-    for root, _, files in sorted(os.walk(folder)):  # Keras, too, looks into a class's own sub-folders
+    for root, _, files in sorted(os.walk(folder, onerror=refuse)):  # as Keras does, a class's own sub-folders, too
         names = sorted(name for name in files if name.lower().endswith(EXTENSIONS) and not name.startswith("."))
         found += [Path(root, name) for name in names]
     return found
@@ -177,7 +188,10 @@ def _image_files(folder: Path) -> list[Path]:
 
 def _threads(paths: Sequence[str | os.PathLike]) -> int:
     """One per processor, 8 at most; one for files of few kB, where passing Python's lock on costs more than it wins."""
-    sizes = [os.path.getsize(path) for path in paths[:100] if os.path.exists(path)]  # bytes
+    sizes = []  # bytes
+    for path in paths[:100]:
+        with suppress(OSError):  # whoever decodes it will say that it is gone
+            sizes.append(os.path.getsize(path))
     return min(8, os.cpu_count() or 1) if sum(sizes) > 4096 * len(sizes) else 1
 
 
@@ -206,4 +220,5 @@ def _unreadable(path: str | os.PathLike, error: Exception) -> DataError | DataNo
         problem = f"cannot be opened ({error.strerror})"
     else:
         problem = f"is a broken image ({str(error) or type(error).__name__})"
-    return DataError(f"the file {path} {problem}. Replace it or remove it.")
+    shown = str(path) if str(path).isprintable() else repr(str(path))  # a name may hold line ends
+    return DataError(f"the file {shown} {problem}. Replace it or remove it.")

@@ -90,14 +90,20 @@ def load(
 
 
 def _from_path(path: Path, batch_size: int, generator: np.random.Generator, verbose: bool) -> Splits:
-    missing = [name for name in FOLDERS if not (path / name).is_dir()]
+    try:
+        missing = [name for name in FOLDERS if not (path / name).is_dir()]
+        places = (path, path / cifar10.FOLDER)
+        binaries = [p for p in places if p.is_file() or any((p / name).is_file() for name in cifar10.BATCHES)]
+    except OSError as error:  # folders that may not be entered, names that are too long
+        raise DataNotFoundError(
+            f"{path} cannot be opened: {error.strerror}. Check the path, and who may read it."
+        ) from error
     if not missing:
         return _from_folders(path, batch_size, generator, verbose)
-    for binary in (path, path / cifar10.FOLDER):
-        if binary.is_file() or any((binary / name).is_file() for name in cifar10.BATCHES):
-            if verbose:
-                print(f"Reading CIFAR-10 from {binary}.", flush=True)
-            return _from_arrays(cifar10.load_binary(binary), "CIFAR-10", cifar10.CLASS_NAMES, batch_size, generator)
+    for binary in binaries[:1]:
+        if verbose:
+            print(f"Reading CIFAR-10 from {binary}.", flush=True)
+        return _from_arrays(cifar10.load_binary(binary), "CIFAR-10", cifar10.CLASS_NAMES, batch_size, generator)
     if not path.exists():
         problem = "does not exist"
     elif len(missing) < len(FOLDERS):

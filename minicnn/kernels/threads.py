@@ -8,7 +8,7 @@ import itertools
 import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from minicnn.checks import positive_integer
@@ -132,7 +132,10 @@ class _Helper(threading.Thread):
 
     def end(self) -> BaseException | None:
         """Wait until the work is done; return what it raised."""
-        self._answered.acquire()
+        while not self._answered.acquire(timeout=1):
+            if not self.is_alive():  # something in this process ended it; the others have done its work
+                _helpers.remove(self)
+                break
         error, self._error = self._error, None
         return error
 
@@ -169,8 +172,9 @@ def _tell_blas(numbers: list[int]) -> None:
 
 
 def _crew() -> list[_Helper]:
-    while len(_helpers) < _num_threads - 1:
-        _helpers.append(_Helper())
+    with suppress(RuntimeError):  # the system gives no more threads: fewer come to the same
+        while len(_helpers) < _num_threads - 1:
+            _helpers.append(_Helper())
     return _helpers
 
 
