@@ -34,6 +34,8 @@ def main() -> None:
 
     # ---- Data: four training folders, batched one by one; a validation folder; a test folder -----------------------
 
+    if arguments.resume:
+        state_file(arguments.output, resume=True)  # is it there? Reading the images takes longer
     splits = data.load(arguments.data, arguments.batch_size, verbose=not arguments.quiet)
     train_dataset, validation_dataset, test_dataset = splits.train, splits.validation, splits.test
     output = files.output_folder(arguments.output)

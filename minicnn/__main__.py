@@ -80,6 +80,8 @@ def train(arguments: argparse.Namespace) -> int:
     verbose = 0 if arguments.quiet else 1
     utils.set_random_seed(arguments.seed)
     optimizer = optimizers.SGD(arguments.learning_rate, momentum=0.9)
+    if arguments.resume:
+        resume.state_file(arguments.output, resume=True)  # is it there? Reading the images takes longer
     splits = data.load(arguments.data, arguments.batch_size, verbose=not arguments.quiet)
     output = files.output_folder(arguments.output)
     model = baseline.model_s(len(splits.class_names))

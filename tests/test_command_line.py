@@ -314,7 +314,7 @@ def test_spoiled_binary_batches(refused, trained, tmp_path, monkeypatch, command
 def test_a_file_that_is_no_archive(refused, tmp_path):
     (tmp_path / "cifar.tar.gz").write_text("not an archive")
     message = refused("train", "--data", "cifar.tar.gz", "--output", "run")
-    assert message.startswith("cifar.tar.gz is not a whole tar.gz archive (not a gzip file). Get the official archive ")
+    assert message.startswith("cifar.tar.gz is not a whole tar.gz archive (Not a gzipped file (b'no')). Get the official ")
 
 
 # Bad places to write to, bad numbers
@@ -407,7 +407,7 @@ def test_what_is_no_image(refused, trained, tmp_path, folders):
         ("missing.png", "the image missing.png does not exist."),
         ("cut.png", "the file cut.png is a broken image"),
         ("text.png", "the file text.png is not an image"),
-        ("folder", "the file folder cannot be opened (Is a directory)"),
+        ("folder", "the file folder cannot be opened (it is not a regular file)"),
     ]:
         assert refused("predict", trained[1] / MODEL, good, name).startswith(expected)
 
