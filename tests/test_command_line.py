@@ -314,7 +314,7 @@ def test_spoiled_binary_batches(refused, trained, tmp_path, monkeypatch, command
 def test_a_file_that_is_no_archive(refused, tmp_path):
     (tmp_path / "cifar.tar.gz").write_text("not an archive")
     message = refused("train", "--data", "cifar.tar.gz", "--output", "run")
-    assert message.startswith("cifar.tar.gz is not a whole tar.gz archive (Not a gzipped file (b'no')). Get the official ")
+    assert message.startswith("cifar.tar.gz is not a whole tar.gz archive (Not a gzipped file (b'no')). Get ")
 
 
 # Bad places to write to, bad numbers
