@@ -17,6 +17,7 @@ are no atomics: the same inputs give the same bits.
 
 import functools
 import math
+import sys
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -428,8 +429,12 @@ def run_step(step: Callable[..., Any], owner: Any, describe: Callable[[], Any], 
         recordings[key] = None
         return step(*map(on_device, arrays))
     if recordings[key] is None:
-        recordings[key] = Recording(step, arrays)
-    return recordings[key].replay(arrays)
+        try:
+            recordings[key] = Recording(step, arrays)
+        except Exception as error:  # while recording nothing is computed, so the weights are what they were
+            print(f"a step is not recorded, but runs kernel by kernel, which is slower: {error}", file=sys.stderr)
+            recordings[key] = False
+    return recordings[key].replay(arrays) if recordings[key] else step(*map(on_device, arrays))
 
 
 class Recording:

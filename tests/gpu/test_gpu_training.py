@@ -98,6 +98,26 @@ def test_a_recorded_step_computes_what_the_step_computes(on_card):
         np.testing.assert_array_equal(a, b)
 
 
+def test_a_step_that_cannot_be_recorded_runs_kernel_by_kernel_and_says_so(monkeypatch, capsys):
+    expected = trained(network())
+    relu_forward = layers.ReLU.forward
+
+    def looking(self, x, training=False):
+        y = relu_forward(self, x, training)
+        kernels.on_host(y)  # the host cannot look at what is only being recorded
+        return y
+
+    monkeypatch.setattr(layers.ReLU, "forward", looking)
+    history, weights = trained(network())
+    assert history == expected[0]
+    for a, b in zip(weights, expected[1], strict=True):
+        np.testing.assert_array_equal(a, b)
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2 and all(
+        line.startswith("a step is not recorded, but runs kernel by kernel") for line in lines
+    )
+
+
 def test_both_rooms_train_alike():
     history, weights = trained(network())
     with minicnn.device("cpu"):
