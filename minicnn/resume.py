@@ -171,6 +171,8 @@ class Keeper:
         """
         if self.signal is None:
             return
+        if step and not np.isfinite(running[1]):  # of a loss that is no number; the last state that was good stays
+            step = 0
         if step:
             self.save(epoch, step, running)
         where = f"after step {step} of epoch {epoch + 1}" if step else f"after epoch {epoch}"

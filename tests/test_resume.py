@@ -255,6 +255,22 @@ def test_weights_that_exploded_do_not_replace_a_good_state(tmp_path, monkeypatch
     assert np.isfinite(resumed["loss"]).all() and resumed["loss"][:2] == good["loss"]
 
 
+def test_a_signal_after_weights_that_exploded_leaves_the_good_state(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    other()
+    good = Path("state").read_bytes()
+
+    def end(self, batch, logs=None):
+        self.model.set_weights([np.full((4, 3), np.nan), np.zeros(3)])
+        if batch == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(callbacks.History, "on_train_batch_end", end)
+    with pytest.raises(SystemExit):
+        other(epochs=2)
+    assert Path("state").read_bytes() == good
+
+
 def test_the_state_file_of_a_program(tmp_path):
     with pytest.raises(DataNotFoundError, match="there is nothing to resume"):
         state_file(tmp_path, resume=True)
