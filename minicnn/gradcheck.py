@@ -5,7 +5,7 @@ averaged gradients. For a model it is the loss. Everything is computed in float6
 """
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -91,6 +91,7 @@ def check_layer(
     seed: int = 0,
     tolerance: float = 1e-6,
     max_entries: int | None = None,
+    training: bool = True,
 ) -> Report:
     """Check dx and the gradient of every parameter of a layer.
 
@@ -109,6 +110,8 @@ def check_layer(
         The largest relative error that is accepted.
     max_entries : int, optional
         Check so many random entries of a larger tensor, and the slope along one random direction of all its entries.
+    training : bool
+        How `forward` is called. What a layer draws is the same in every call.
 
     Returns
     -------
@@ -146,12 +149,13 @@ def check_layer(
         param[...] = here(rng.normal(0, 0.5, param.shape))
     inputs = [tie_free((batch_size, *shape), rng) for shape in shapes]
     x: Any = inputs if layer.merges else inputs[0]
-    dy = rng.standard_normal(layer.forward(x, training=True).shape)
+    forward = _repeatable(layer.forward, [layer])
+    dy = rng.standard_normal(forward(x, training).shape)
     tensors = {f"dx{i + 1}" if layer.merges else "dx": array for i, array in enumerate(inputs)}
     tensors |= {f"d{key}": param for key, param in layer.params.items()}
 
     def value() -> float:
-        return float((on_host(layer.forward(x, training=True)) * dy).sum())
+        return float((on_host(forward(x, training)) * dy).sum())
 
     def gradients() -> list[np.ndarray | None]:
         value()
@@ -206,7 +210,8 @@ def check_model(
         bytes_expected = any(isinstance(layer, Rescaling) for layer in model.layers[:2])
         x = (tie_free(shape, rng) + 1) * 127.5 if bytes_expected else tie_free(shape, rng)
     x = np.array(x, np.float64)
-    outputs = model.forward(x, training=True)
+    forward = _repeatable(model.forward, model.layers)
+    outputs = forward(x, training=True)
     labels = rng.integers(0, outputs.shape[1], len(x)) if labels is None else np.asarray(labels)
     loss = SparseCategoricalCrossentropy(from_logits=True)
 
@@ -215,7 +220,7 @@ def check_model(
         tensors |= {f"{layer.name}/d{key}": param for key, param in layer.params.items()}
 
     def value() -> float:
-        model.forward(x, training=True)
+        forward(x, training=True)
         return float(loss.value_and_gradient(model.logits(), here(labels))[0].mean())
 
     def gradients() -> list[np.ndarray | None]:
@@ -339,6 +344,20 @@ def _to_float64(layer: Layer) -> None:
     for part in _parts(layer):
         part.dtype = "float64"
         part.params = {key: param.astype(np.float64) for key, param in part.params.items()}
+        part.state = {key: array.astype(np.float64) for key, array in part.state.items()}
+
+
+def _repeatable(forward: Callable[..., Any], layers: Sequence[Layer]) -> Callable[..., Any]:
+    """Return `forward` with generators that begin anew in each call: what is drawn does not change between two."""
+    drawing = [layer for layer in layers if layer.generator is not None]
+    states = [copy.deepcopy(layer.generator) for layer in drawing]
+
+    def repeated(x: Any, training: bool) -> Any:
+        for layer, state in zip(drawing, states, strict=True):
+            layer.generator = copy.deepcopy(state)
+        return forward(x, training)
+
+    return repeated
 
 
 def _parts(layer: Layer) -> Iterator[Layer]:

@@ -219,7 +219,7 @@ class Model:
         if self._nodes:
             self._check_head(loss)
         if optimizer.owner not in (None, self):
-            raise ArgumentError(f"{optimizer} keeps the velocities of another model. Make a new one for each model.")
+            raise ArgumentError(f"{optimizer} has served another model. Make a new one for each model.")
         optimizer.owner = self
         self.optimizer, self.loss, self.metrics = optimizer, loss, ["loss", *metrics]
         self.fuse = fuse
@@ -366,10 +366,14 @@ class Model:
 
     def weights(self) -> list[np.ndarray]:
         """Return the weights themselves, in layer order, kernel before bias; the layers tell their shapes."""
+        return [w for layer in self.layers for w in layer.weights.values()]
+
+    def trainable_weights(self) -> list[np.ndarray]:
+        """Return those of the `weights` that have a gradient: without moving averages."""
         return [param for layer in self.layers for param in layer.params.values()]
 
     def gradients(self) -> list[np.ndarray]:
-        """Return the gradients that the last `backward` left, in the order and shapes of `weights`.
+        """Return the gradients that the last `backward` left, in the order and shapes of `trainable_weights`.
 
         Raises
         ------
@@ -469,8 +473,8 @@ class Model:
 
     def named_weights(self) -> dict[str, np.ndarray]:
         """Return the weights as NumPy arrays, in the shapes of `get_weights`, by layer and name: "conv2d/kernel"."""
-        named = ((f"{layer.name}/{name}", param) for layer in self.layers for name, param in layer.params.items())
-        return {name: kernels.on_host(param) for name, param in named}
+        named = ((f"{layer.name}/{name}", w) for layer in self.layers for name, w in layer.weights.items())
+        return {name: kernels.on_host(w) for name, w in named}
 
     def get_config(self) -> dict[str, Any]:
         """Return what `load_model` needs to build an equal model, as plain JSON values.
@@ -557,7 +561,12 @@ class Model:
         for row in rows:
             show(line(row).rstrip())
         show("=" * size)
-        show(f"Total params: {self.count_params():,} ({_bytes(sum(w.nbytes for w in self.weights()))})")
+        groups = {"Total": self.weights()}
+        if any(layer.state for layer in self.layers):
+            groups["Trainable"] = self.trainable_weights()
+            groups["Non-trainable"] = [w for layer in self.layers for w in layer.state.values()]
+        for name, weights in groups.items():
+            show(f"{name} params: {sum(w.size for w in weights):,} ({_bytes(sum(w.nbytes for w in weights))})")
 
     def ensure_built(self, x: Any) -> None:
         """Do nothing, since a graph knows its shapes; a `Sequential` without an input learns them here.

@@ -1,8 +1,8 @@
 """A training that survives its process: all that the next step depends on, in one file, after every epoch.
 
-The file is a model file, which `load_model` reads, with tensors and a header entry more: weights, velocities, the
-learning rate, epoch and step, the running means, what callbacks remember, and the states of all random generators. So
-a run that was killed and goes on ends, bit for bit, where the unbroken run ends.
+The file is a model file, which `load_model` reads, with tensors and a header entry more: weights, the optimizer's slots
+and learning rate, epoch and step, the running means, what callbacks remember, and the states of all random generators.
+So a run that was killed and goes on ends, bit for bit, where the unbroken run ends.
 """
 
 import json
@@ -85,22 +85,25 @@ class Keeper:
             raise ShapeError(
                 f"the weights in {self.path} do not fit the model: {', '.join(wrong) or 'there are others'}"
             )
-        velocities = [tensors[f":velocity/{i}"] for i in range(len(named))]
-        if [v.shape for v in velocities] != [w.shape for w in named.values()]:
-            raise ShapeError(f"the velocities in {self.path} do not fit the weights. Start the training anew.")
+        optimizer, trainable = self.model.optimizer, self.model.trainable_weights()
+        slots = {slot: [tensors[f":{slot}/{i}"] for i in range(len(trainable))] for slot in optimizer.kept}
+        for slot, arrays in slots.items():
+            if [array.shape for array in arrays] != [w.shape for w in trainable]:
+                raise ShapeError(f"each {slot} in {self.path} must fit its weight. Start the training anew.")
         epoch, step = (whole_number(f"the state's {name}", state[name]) for name in ("epoch", "step"))
         samples, loss, correct = state["running"] or (0, 0.0, 0)
         if whole_number("samples", samples) < step or whole_number("correct", correct) > samples or epoch + step == 0:
             raise DataError(f"the sums in {self.path} do not fit its {step} steps. Start the training anew.")
         float(loss)
         self.model.set_weights([tensors[name] for name in named])
-        self.model.optimizer.learning_rate = state["learning_rate"]
-        self.model.optimizer.velocities = [kernels.here(velocity) for velocity in velocities]
+        optimizer.learning_rate = state["learning_rate"]
+        optimizer.iterations = whole_number("the optimizer's steps", state["iterations"])
+        optimizer.slots = {slot: [kernels.here(array) for array in arrays] for slot, arrays in slots.items()}
         self.model.stop_training = state["stopped"]
         for callback, saved in zip(self.hooks.callbacks, state["callbacks"], strict=True):
             callback.set_state(saved)
-        states = [state["generator"], *state["orders"]]
-        for generator, saved in zip([config.generator(), *self.generators], states, strict=True):
+        states = [state["generator"], *state["draws"], *state["orders"]]
+        for generator, saved in zip([config.generator(), *self._layers(), *self.generators], states, strict=True):
             generator.bit_generator.state = saved
 
     def begin_epoch(self) -> None:
@@ -119,21 +122,29 @@ class Keeper:
             return
         orders = self.order if step else [g.bit_generator.state for g in self.generators]
         tensors = dict(self.model.named_weights())
-        tensors |= {f":velocity/{i}": kernels.on_host(v) for i, v in enumerate(self.model.optimizer.velocities)}
+        for slot, arrays in self.model.optimizer.slots.items():
+            tensors |= {f":{slot}/{i}": kernels.on_host(array) for i, array in enumerate(arrays)}
         state = {
             "epoch": epoch,
             "step": step,
             "running": list(running),
             "stopped": bool(self.model.stop_training),
             "learning_rate": self.model.optimizer.learning_rate,
+            "iterations": self.model.optimizer.iterations,
             "compiled": _compiled(self.model),
             "names": self._names(),
             "callbacks": [callback.get_state() for callback in self.hooks.callbacks],
             "generator": config.generator().bit_generator.state,
+            "draws": [generator.bit_generator.state for generator in self._layers()],
             "orders": orders,
         }
         training = _to_json(state, tensors, ":state")
         saving.write(self.path, tensors, _described(self.model), training=training)
+
+    def _layers(self) -> list[np.random.Generator]:
+        """Return what the layers draw from, each generator once."""
+        generators = [layer.generator for layer in self.model.layers if layer.generator is not None]
+        return list(dict.fromkeys(generators))
 
     def _names(self) -> list[str]:
         return [type(callback).__name__ for callback in self.hooks.callbacks]

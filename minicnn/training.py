@@ -61,8 +61,11 @@ def train_step(model: Any, images: np.ndarray, labels: np.ndarray) -> tuple[np.n
         optimizer, ours = model.optimizer, (*model.layers, model.optimizer, model.loss)
         if not all(type(part).__module__.startswith("minicnn.") for part in ours):
             return None
-        settings = (model.fuse, *model.layers, type(optimizer), *optimizer.get_config().values(), type(model.loss))
-        return settings, (*model.weights(), *optimizer.velocities)
+        if optimizer.counts or any(layer.generator is not None for layer in model.layers):
+            return None  # what is drawn, or follows from the number of the step, comes from the host
+        settings = (model.fuse, *model.layers, type(optimizer), *optimizer.get_config().values())
+        settings += type(model.loss), *model.loss.get_config().values()
+        return settings, (*model.weights(), *(array for slot in optimizer.slots.values() for array in slot))
 
     with _blaming_memory_on(images):
         return kernels.chosen_room().run_step(
@@ -74,7 +77,7 @@ def plain_step(model: Any, images: np.ndarray, labels: np.ndarray) -> tuple[np.n
     """Do what `train_step` does, kernel by kernel, with a batch that fits and is where it is computed with."""
     losses, correct, dz = _judge(model, images, labels, training=True)
     model.backward(dz, from_logits=True)
-    model.optimizer.apply(model.gradients(), model.weights())
+    model.optimizer.apply(model.gradients(), model.trainable_weights())
     return losses, correct
 
 

@@ -73,7 +73,7 @@ def run(dtype, fuse):
     seen["loss_batch0"] = recorder.logs[0][0]
     seen["running_loss_accuracy_12_steps"] = recorder.logs
     keep("weights_after_12_steps", model.get_weights())
-    keep("velocity_after_12_steps", model.optimizer.velocities)
+    keep("velocity_after_12_steps", model.optimizer.slots["velocity"])
     model.optimizer.learning_rate = float(np.float32(0.01)) * 0.1  # in float64, then stored in the run's own type
     history = model.fit(images, labels, epochs=1, **schedule)
     seen["epoch_loss_after_lr_cut"] = history.history["loss"]

@@ -358,7 +358,7 @@ def test_float64_end_to_end(float64):
     model.set_weights([w + 2.0**-40 for w in before])  # a part that float32 cannot hold
     assert same_weights(model.get_weights(), [w + 2.0**-40 for w in before])
     assert model.optimizer.learning_rate == 0.1
-    arrays = [*model.weights(), *model.gradients(), *model.optimizer.velocities, model.predict(images)]
+    arrays = [*model.weights(), *model.gradients(), *model.optimizer.slots["velocity"], model.predict(images)]
     assert {array.dtype for array in arrays} == {np.dtype(np.float64)}
     assert optimizers.SGD(0.1).learning_rate == float(np.float32(0.1))
 
@@ -406,7 +406,7 @@ def test_first_compile(use):
 
 def test_compiling_again_begins_with_no_velocity():
     model, _ = trained(functional)
-    assert model.optimizer.velocities
+    assert model.optimizer.slots["velocity"]
     model.compile(optimizers.SGD(0.1, momentum=0.9))
     before = model.get_weights()
     model.train_on_batch(*data())

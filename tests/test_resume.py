@@ -71,7 +71,7 @@ def training(folder, killer=None, resume=True, epochs=7):
         ],
     )  # fmt: skip
     left = {f"weight {i}": w.tobytes() for i, w in enumerate(model.get_weights())}
-    left |= {f"velocity {i}": on_host(v).tobytes() for i, v in enumerate(model.optimizer.velocities)}
+    left |= {f"velocity {i}": on_host(v).tobytes() for i, v in enumerate(model.optimizer.slots["velocity"])}
     left |= {file: (folder / file).read_bytes() for file in ("best", "history.csv")}
     return left | {"history": history.history, "epochs": history.epoch, "rate": model.optimizer.learning_rate}
 

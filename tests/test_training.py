@@ -194,7 +194,7 @@ def test_the_rate_is_cut_in_float32_and_the_velocity_stays():
     rates = [0.01, 0.01, 0.0009999999776482583, 9.999999310821295e-05]  # products in float64, each of a float32
     assert history.history["learning_rate"] == [float(SINGLE(rate)) for rate in rates]
     assert model.optimizer.learning_rate == float(SINGLE(9.999999019782991e-06))
-    kernel, velocity = model.get_weights()[0], model.optimizer.velocities[0].copy()
+    kernel, velocity = model.get_weights()[0], model.optimizer.slots["velocity"][0].copy()
     assert velocity.any()
     model.optimizer.learning_rate = 0
     model.train_on_batch(x, labels)

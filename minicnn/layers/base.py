@@ -53,6 +53,10 @@ class Layer:
     ----------
     params, grads : dict of str to numpy.ndarray
         Weights, and dL/dweights after `backward`, by the same names ("kernel", "bias"); may be written in place.
+    state : dict of str to numpy.ndarray
+        Weights that have no gradient: `forward` itself keeps them, in place, as BatchNormalization its moving averages.
+    generator : numpy.random.Generator or None
+        What `forward` draws from in training; its state is part of the state of a training.
     input_shape, output_shape : tuple of int
         Without the batch axis; None before `build`.
 
@@ -75,12 +79,14 @@ class Layer:
 
     merges = False  # True if the layer is called on a list of inputs, as Add is
     in_place = False  # True if the layer may write to its input: an activation inside another layer
+    generator: np.random.Generator | None = None
 
     def __init__(self, name: str | None = None) -> None:
         self.name, self.named = name, name is not None
         self.dtype = config.floatx()
         self.params: dict[str, np.ndarray] = {}
         self.grads: dict[str, np.ndarray] = {}
+        self.state: dict[str, np.ndarray] = {}
         self.input_shape: Any = None
         self.output_shape: Any = None
         self.batch: int | None = None  # images in the last forward
@@ -108,7 +114,9 @@ class Layer:
         Parameters
         ----------
         x : array (N, ...) of the shape that the layer was built for; for a layer that merges inputs, a list of them
-        training : bool, whether the weights are being learned; every layer here does the same in both cases
+        training : bool
+            Whether the weights are being learned: dropout and augmentation do nothing otherwise, and batch
+            normalization takes its moving averages.
 
         Raises
         ------
@@ -139,9 +147,14 @@ class Layer:
         """Return the arguments that build an equal layer, as plain JSON values."""
         return {}
 
+    @property
+    def weights(self) -> dict[str, np.ndarray]:
+        """All weights by name, those with a gradient first: the arrays themselves."""
+        return self.params | self.state
+
     def count_params(self) -> int:
         """Return the number of weights."""
-        return sum(param.size for param in self.params.values())
+        return sum(w.size for w in self.weights.values())
 
     @property
     def base_name(self) -> str:
@@ -225,6 +238,7 @@ class Layer:
         """Bring the weights to the chosen device, unless they are there; gradients of another one are dropped."""
         if self.device != kernels.get_device():
             self.params = {name: kernels.here(param) for name, param in self.params.items()}
+            self.state = {name: kernels.here(array) for name, array in self.state.items()}
             self.grads = {}
             self.device = kernels.get_device()
 
@@ -249,7 +263,9 @@ class Layer:
             raise ShapeError(f"{self}.backward expects dy of the last output's shape, {expected}. Received: {received}")
         return kernels.here(dy).astype(self.dtype, copy=False)
 
-    def add_weight(self, name: str, shape: Shape, initializer: Callable[..., np.ndarray]) -> None:
+    def add_weight(
+        self, name: str, shape: Shape, initializer: Callable[..., np.ndarray], trainable: bool = True
+    ) -> None:
         """Make the weight of this name, or take it from `saved`: what comes from a file is not drawn first.
 
         Parameters
@@ -257,6 +273,7 @@ class Layer:
         name : str
         shape : tuple of int
         initializer : callable (shape, generator, dtype), such as `minicnn.initializers.glorot_uniform`
+        trainable : bool, whether it has a gradient: it is then one of `params`, else of `state`
 
         Raises
         ------
@@ -269,7 +286,17 @@ class Layer:
             weight = self.saved[name].astype(self.dtype)
         if weight.shape != shape:
             raise ShapeError(f"{self} expects its {name} to have the shape {shape}. Received: {weight.shape}")
-        self.params[name] = kernels.here(weight)
+        (self.params if trainable else self.state)[name] = kernels.here(weight)
+
+    def draw(self, sample: Callable[[int], np.ndarray]) -> np.ndarray:
+        """Return what ``sample(N)`` draws for the N images of the batch.
+
+        Parameters
+        ----------
+        sample : callable, such as ``lambda N: self.generator.random((N, 4))``
+        """
+        assert self.batch is not None
+        return sample(self.batch)
 
     def check_rank(self, input_shape: Any, axes: Sequence[str] | None) -> Shape:
         """Return `input_shape` as a tuple if it has the axes that are expected, all of a positive size.
