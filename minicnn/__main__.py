@@ -229,6 +229,9 @@ def _layers() -> list[tuple[layers.Layer, Any]]:
         (layers.Flatten(), (3, 4, 2)),
         (layers.Rescaling(1 / 255, offset=-0.5), (3, 4, 2)),
         (layers.Add(), [(3, 4, 2)] * 3),
+        (layers.BatchNormalization(), (5, 4, 3)),
+        (layers.BatchNormalization(epsilon=0.1, scale=False), (7,)),
+        (layers.Dropout(0.4), (4, 5, 2)),
     ]
 
 

@@ -56,3 +56,21 @@ def zeros(shape: tuple[int, ...], generator: np.random.Generator, dtype: str = "
     array([0., 0.], dtype=float32)
     """
     return np.zeros(shape, dtype)
+
+
+def ones(shape: tuple[int, ...], generator: np.random.Generator, dtype: str = "float32") -> np.ndarray:
+    """Return ones of the given shape, with which batch normalization scales at first.
+
+    Parameters
+    ----------
+    shape, dtype : as in `glorot_uniform`
+    generator : numpy.random.Generator, which is not used
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from minicnn.initializers import ones
+    >>> ones((2,), np.random.default_rng(0))
+    array([1., 1.], dtype=float32)
+    """
+    return np.ones(shape, dtype)

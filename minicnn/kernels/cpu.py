@@ -211,6 +211,54 @@ def softmax_crossentropy(z: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray,
     return losses, dz
 
 
+def moments(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the mean and the biased variance of each channel of x (..., C), both (C,) and float64."""
+    rows, C = np.ascontiguousarray(x).reshape(len(x), -1, x.shape[-1]), x.shape[-1]  # (N, places, C)
+    origin = rows[0, 0].astype(np.float64) if x.size else np.zeros(C)  # near the mean: the squares do not cancel
+    sums = _channel_sums(_moments, C, rows, origin=origin)
+    first, second = sums / max(1, x.size // C)  # (C,) each
+    return origin + first, second - first * first
+
+
+def normalize(x: np.ndarray, mean: np.ndarray, scale: np.ndarray, shift: np.ndarray) -> np.ndarray:
+    """Return y (..., C) = (x - mean) * scale + shift, channel by channel; mean, scale and shift are (C,)."""
+    y = buffers.empty(x.shape, x.dtype)
+    vectors = [vector.astype(x.dtype) for vector in (mean, scale, shift)]
+    _by_images(_normalize, x.shape, (x, y), vectors)
+    return y
+
+
+def normalize_sums(dy: np.ndarray, x: np.ndarray, mean: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the sums of dy and of dy * (x - mean) over each channel, both (C,) and float64.
+
+    dy and x (..., C), mean (C,).
+    """
+    C = x.shape[-1]
+    dy, x = (np.ascontiguousarray(a).reshape(len(a), -1, C) for a in (dy, x))  # (N, places, C) each
+    first, second = _channel_sums(_normalize_sums, C, dy, x, origin=mean.astype(np.float64))
+    return first, second
+
+
+def normalize_backward(
+    dy: np.ndarray, x: np.ndarray, mean: np.ndarray, a: np.ndarray, b: np.ndarray, c: np.ndarray
+) -> np.ndarray:
+    """Return dx (..., C) = dy * a + (x - mean) * b + c, channel by channel.
+
+    dy and x (..., C); mean, a, b and c (C,).
+    """
+    dx = buffers.empty(x.shape, x.dtype)
+    vectors = [vector.astype(x.dtype) for vector in (mean, a, b, c)]
+    _by_images(_normalize_backward, x.shape, (dy, x, dx), vectors)
+    return dx
+
+
+def dropout(x: np.ndarray, kept: np.ndarray, scale: float) -> np.ndarray:
+    """Return x * scale where `kept`, of bools, is true, else 0; x and kept (...)."""
+    y = buffers.empty(x.shape, x.dtype)
+    _elementwise(_dropout, x, kept, y, x.dtype.type(scale))
+    return y
+
+
 def sgd_step(
     ws: Arrays, dws: Arrays, velocities: Arrays, learning_rate: float, momentum: float, nesterov: bool
 ) -> None:
@@ -239,6 +287,31 @@ def _parts(size: int, products: int) -> list[slice]:
 def _output_size(x_shape: tuple, kernel_size: Pair, strides: Pair, pads: Pads) -> Pair:
     OH, OW = ((x_shape[1 + a] + sum(pads[a]) - kernel_size[a]) // strides[a] + 1 for a in (0, 1))
     return OH, OW
+
+
+def _channel_sums(kernel, C: int, *arrays: np.ndarray, origin: np.ndarray) -> np.ndarray:
+    """Return the two sums (2, C) that a kernel makes over images and places of arrays (N, places, C)."""
+    blocks = threads.blocks(len(arrays[0]))
+    sums = np.zeros((len(blocks), 2, C))
+
+    def task(i: int) -> None:
+        start, stop = blocks[i]
+        kernel(*(a[start:stop].reshape(-1, C) for a in arrays), origin, sums[i])  # (rows, C) each
+
+    threads.run(task, len(blocks))
+    return sums.sum(axis=0)
+
+
+def _by_images(kernel, shape: tuple, arrays: Sequence[np.ndarray], vectors: Sequence[np.ndarray]) -> None:
+    """Call the kernel on the images of each block, as rows of channels, and on the vectors (C,)."""
+    rows = [np.ascontiguousarray(a).reshape(shape[0], -1, shape[-1]) for a in arrays]  # (N, places, C) each
+    blocks = threads.blocks(shape[0])
+
+    def task(i: int) -> None:
+        start, stop = blocks[i]
+        kernel(*(a[start:stop].reshape(-1, shape[-1]) for a in rows), *vectors)  # (rows, C) each
+
+    threads.run(task, len(blocks))
 
 
 def _elementwise(kernel, x: np.ndarray, *others) -> None:
@@ -372,6 +445,44 @@ def _relu_backward(dy, y, dx):
     zero = dy.dtype.type(0)
     for i in range(dy.size):
         dx[i] = dy[i] if y[i] > zero else zero
+
+
+@compiler.jit_apart
+def _moments(x, origin, sums):
+    for r in range(x.shape[0]):
+        for c in range(x.shape[1]):
+            d = np.float64(x[r, c]) - origin[c]
+            sums[0, c] += d
+            sums[1, c] += d * d
+
+
+@compiler.jit_apart
+def _normalize(x, y, mean, scale, shift):
+    for r in range(x.shape[0]):
+        for c in range(x.shape[1]):
+            y[r, c] = (x[r, c] - mean[c]) * scale[c] + shift[c]
+
+
+@compiler.jit_apart
+def _normalize_sums(dy, x, origin, sums):
+    for r in range(x.shape[0]):
+        for c in range(x.shape[1]):
+            sums[0, c] += np.float64(dy[r, c])
+            sums[1, c] += np.float64(dy[r, c]) * (np.float64(x[r, c]) - origin[c])
+
+
+@compiler.jit_apart
+def _normalize_backward(dy, x, dx, mean, a, b, c):
+    for r in range(x.shape[0]):
+        for k in range(x.shape[1]):
+            dx[r, k] = dy[r, k] * a[k] + (x[r, k] - mean[k]) * b[k] + c[k]
+
+
+@compiler.jit
+def _dropout(x, kept, y, scale):
+    zero = x.dtype.type(0)
+    for i in range(x.size):
+        y[i] = x[i] * scale if kept[i] else zero
 
 
 @compiler.jit

@@ -369,6 +369,49 @@ extern "C" __global__ void softmax_crossentropy(const real* z, const wide* label
     for (int k = 0; k < K; ++k) dz[k] = (dz[k] / total - (k == labels[i])) / rows;
 }
 
+// A thread a channel of a part of the rows: neighbours read neighbours. sums (parts, 2, C), in double precision.
+
+// The sums of d and d * d, d = x - origin; with dy, of dy and dy * d.
+extern "C" __global__ void channel_sums(const real* x, const real* dy, const double* origin, double* sums, wide rows,
+                                        int C, int parts) {
+    EACH(wide(parts) * C)
+    const int c = i % C, part = i / C;
+    double first = 0, second = 0;
+    for (wide r = rows * part / parts; r < rows * (part + 1) / parts; ++r) {
+        const double d = double(x[r * C + c]) - origin[c], factor = dy ? double(dy[r * C + c]) : d;
+        first += factor;
+        second += factor * d;
+    }
+    sums[(wide(part) * 2) * C + c] = first;
+    sums[(wide(part) * 2 + 1) * C + c] = second;
+}
+
+extern "C" __global__ void add_channel_sums(const double* parts, double* total, int size, int count) {
+    EACH(size)
+    double sum = 0;
+    for (int part = 0; part < count; ++part) sum += parts[wide(part) * size + i];
+    total[i] = sum;
+}
+
+extern "C" __global__ void normalize(const real* x, const real* mean, const real* scale, const real* shift, real* y,
+                                     wide size, int C) {
+    EACH(size)
+    const int c = i % C;
+    y[i] = (x[i] - mean[c]) * scale[c] + shift[c];
+}
+
+extern "C" __global__ void normalize_backward(const real* dy, const real* x, const real* mean, const real* a,
+                                              const real* b, const real* c, real* dx, wide size, int C) {
+    EACH(size)
+    const int k = i % C;
+    dx[i] = dy[i] * a[k] + (x[i] - mean[k]) * b[k] + c[k];
+}
+
+extern "C" __global__ void dropout(const real* x, const bool* kept, real* y, real scale, wide size) {
+    EACH(size)
+    y[i] = kept[i] ? x[i] * scale : real(0);
+}
+
 // Arrays of weights one behind the other: array t ends before the element ends[t] of all.
 struct Group { real* w[16]; const real* dw[16]; real* velocity[16]; wide ends[16]; };
 
@@ -643,6 +686,48 @@ def softmax_crossentropy(z: Any, labels: Any) -> tuple[Any, Any]:
     return losses, dz
 
 
+def moments(x: Any) -> tuple[Any, Any]:
+    """Return the mean and the biased variance of each channel of x (..., C), both (C,) and float64."""
+    x, C = _whole(x), x.shape[-1]
+    origin = x.reshape(-1, C)[0].astype(np.float64) if x.size else cupy.zeros(C)  # (C,), near the mean
+    sums = _channel_sums(x, None, origin) / max(1, x.size // C)  # (2, C)
+    return origin + sums[0], sums[1] - sums[0] * sums[0]
+
+
+def normalize(x: Any, mean: Any, scale: Any, shift: Any) -> Any:
+    """Return y (..., C) = (x - mean) * scale + shift, channel by channel; mean, scale and shift are (C,)."""
+    y, vectors = _empty(x.shape, x.dtype), [vector.astype(x.dtype) for vector in (mean, scale, shift)]
+    _each("normalize", x.size, x.dtype, _whole(x), *vectors, y, np.int64(x.size), np.int32(x.shape[-1]))
+    return y
+
+
+def normalize_sums(dy: Any, x: Any, mean: Any) -> tuple[Any, Any]:
+    """Return the sums of dy and of dy * (x - mean) over each channel, both (C,) and float64.
+
+    dy and x (..., C), mean (C,).
+    """
+    sums = _channel_sums(_whole(x), _whole(dy), mean.astype(np.float64))
+    return sums[0], sums[1]
+
+
+def normalize_backward(dy: Any, x: Any, mean: Any, a: Any, b: Any, c: Any) -> Any:
+    """Return dx (..., C) = dy * a + (x - mean) * b + c, channel by channel.
+
+    dy and x (..., C); mean, a, b and c (C,).
+    """
+    dx, vectors = _empty(x.shape, x.dtype), [vector.astype(x.dtype) for vector in (mean, a, b, c)]
+    sizes = np.int64(x.size), np.int32(x.shape[-1])
+    _each("normalize_backward", x.size, x.dtype, _whole(dy), _whole(x), *vectors, dx, *sizes)
+    return dx
+
+
+def dropout(x: Any, kept: Any, scale: float) -> Any:
+    """Return x * scale where `kept`, of bools, is true, else 0; x and kept (...)."""
+    y = _empty(x.shape, x.dtype)
+    _each("dropout", x.size, x.dtype, _whole(x), _whole(kept), y, x.dtype.type(scale), np.int64(x.size))
+    return y
+
+
 def sgd_step(
     ws: Arrays, dws: Arrays, velocities: Arrays, learning_rate: float, momentum: float, nesterov: bool
 ) -> None:
@@ -669,6 +754,18 @@ def _update(arrays: list, dtype: np.dtype, learning_rate: float, momentum: float
     group["ends"][0, : len(ends)] = ends
     numbers = np.int64(ends[-1]), dtype.type(learning_rate), dtype.type(momentum), np.int32(nesterov)
     _each("sgd", int(ends[-1]), dtype, group, *numbers)
+
+
+def _channel_sums(x: Any, dy: Any, origin: Any) -> Any:
+    """Return two sums over each channel of x (..., C), (2, C): the rows are cut into parts that do not depend on us."""
+    C = x.shape[-1]
+    rows = x.size // C
+    parts = max(1, min(1024, rows // 16))
+    sums, total = _empty((parts, 2, C), np.float64), _empty((2, C), np.float64)
+    sizes = np.int64(rows), np.int32(C), np.int32(parts)
+    _each("channel_sums", parts * C, x.dtype, x, dy, _whole(origin), sums, *sizes)
+    _each("add_channel_sums", 2 * C, x.dtype, sums, total, np.int32(2 * C), np.int32(parts))
+    return total
 
 
 def _correlate(x: Any, w: Any, b: Any, sizes: np.ndarray) -> Any:

@@ -200,6 +200,61 @@ def softmax_crossentropy(z: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray,
     return losses, dz
 
 
+def moments(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the mean and the biased variance of each channel of x (..., C), both (C,) and float64."""
+    C = x.shape[-1]
+    mean, variance, count = np.zeros(C), np.zeros(C), max(1, x.size // C)
+    for at in np.ndindex(x.shape):
+        mean[at[-1]] += float(x[at]) / count
+    for at in np.ndindex(x.shape):
+        variance[at[-1]] += (float(x[at]) - mean[at[-1]]) ** 2 / count
+    return mean, variance
+
+
+def normalize(x: np.ndarray, mean: np.ndarray, scale: np.ndarray, shift: np.ndarray) -> np.ndarray:
+    """Return y (..., C) = (x - mean) * scale + shift, channel by channel; mean, scale and shift are (C,)."""
+    y = np.zeros_like(x)
+    for at in np.ndindex(x.shape):
+        c = at[-1]
+        y[at] = (x[at] - mean[c]) * scale[c] + shift[c]
+    return y
+
+
+def normalize_sums(dy: np.ndarray, x: np.ndarray, mean: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the sums of dy and of dy * (x - mean) over each channel, both (C,) and float64.
+
+    dy and x (..., C), mean (C,).
+    """
+    first, second = np.zeros(x.shape[-1]), np.zeros(x.shape[-1])
+    for at in np.ndindex(x.shape):
+        c = at[-1]
+        first[c] += float(dy[at])
+        second[c] += float(dy[at]) * (float(x[at]) - float(mean[c]))
+    return first, second
+
+
+def normalize_backward(
+    dy: np.ndarray, x: np.ndarray, mean: np.ndarray, a: np.ndarray, b: np.ndarray, c: np.ndarray
+) -> np.ndarray:
+    """Return dx (..., C) = dy * a + (x - mean) * b + c, channel by channel.
+
+    dy and x (..., C); mean, a, b and c (C,).
+    """
+    dx = np.zeros_like(x)
+    for at in np.ndindex(x.shape):
+        k = at[-1]
+        dx[at] = dy[at] * a[k] + (x[at] - mean[k]) * b[k] + c[k]
+    return dx
+
+
+def dropout(x: np.ndarray, kept: np.ndarray, scale: float) -> np.ndarray:
+    """Return x * scale where `kept`, of bools, is true, else 0; x and kept (...)."""
+    y = np.zeros_like(x)
+    for at in np.ndindex(x.shape):
+        y[at] = x[at] * scale if kept[at] else 0
+    return y
+
+
 def sgd_step(
     ws: Arrays, dws: Arrays, velocities: Arrays, learning_rate: float, momentum: float, nesterov: bool
 ) -> None:

@@ -3,8 +3,10 @@
 from minicnn.layers.activations import Activation, Linear, ReLU, Softmax
 from minicnn.layers.add import Add
 from minicnn.layers.base import Layer, Node
+from minicnn.layers.batch_normalization import BatchNormalization
 from minicnn.layers.conv import Conv2D
 from minicnn.layers.dense import Dense
+from minicnn.layers.dropout import Dropout
 from minicnn.layers.flatten import Flatten
 from minicnn.layers.input import Input, InputLayer
 from minicnn.layers.pooling import MaxPooling2D
@@ -13,8 +15,10 @@ from minicnn.layers.rescaling import Rescaling
 __all__ = [
     "Activation",
     "Add",
+    "BatchNormalization",
     "Conv2D",
     "Dense",
+    "Dropout",
     "Flatten",
     "Input",
     "InputLayer",
