@@ -8,7 +8,18 @@ from minicnn import layers, losses
 from minicnn.baseline import model_s
 from minicnn.gradcheck import check_layer, check_model
 from minicnn.kernels import cpu
-from minicnn.layers import Add, Conv2D, Dense, Flatten, MaxPooling2D, ReLU, Rescaling, Softmax
+from minicnn.layers import (
+    Add,
+    BatchNormalization,
+    Conv2D,
+    Dense,
+    Dropout,
+    Flatten,
+    MaxPooling2D,
+    ReLU,
+    Rescaling,
+    Softmax,
+)
 
 SOUND = [
     (lambda: Conv2D(3, 3, padding="same", activation="relu"), (5, 5, 2)),
@@ -26,6 +37,9 @@ SOUND = [
     (lambda: Flatten(), (2, 3, 4)),
     (lambda: Rescaling(1 / 255, 0.5), (4,)),
     (lambda: Add(), [(3, 2), (3, 2), (3, 2)]),
+    (lambda: BatchNormalization(), (4, 3, 2)),
+    (lambda: BatchNormalization(scale=False), (6,)),
+    (lambda: Dropout(0.5), (4, 3, 2)),
 ]
 
 
@@ -39,6 +53,8 @@ def test_every_layer_passes_at_every_seed(make, input_shape):
         checked = [f"dx{i + 1}" for i in range(3)] if layer.merges else ["dx"]
         if isinstance(layer, (Conv2D, Dense)):
             checked += ["dkernel", "dbias"] if layer.use_bias else ["dkernel"]
+        if isinstance(layer, BatchNormalization):
+            checked += ["dgamma", "dbeta"] if layer.scale else ["dbeta"]
         assert [row.tensor for row in report.rows] == checked
 
 
@@ -156,6 +172,8 @@ pool = (lambda kind: kind(2), (4, 4, 2))
 plain = (lambda kind: kind(), (4, 5))
 scaled = (lambda kind: kind(1 / 255), (4,))
 
+normalized = (lambda kind: kind(), (3, 4, 2))
+dropped = (lambda kind: kind(0.5), (3, 4, 2))
 BUGS = {
     "conv: kernel gradient flipped": (Conv2D, after, spoiled("kernel", lambda g, dy: g[::-1, ::-1]), conv),
     "conv: kernel gradient transposed": (
@@ -226,6 +244,32 @@ BUGS = {
         lambda layer, dy, dx: np.moveaxis(dy.reshape(len(dy), 4, 2, 3), 1, -1),
         (lambda kind: kind(), (2, 3, 4)),
     ),
+    "batch normalization: mean and variance taken for constants": (
+        BatchNormalization,
+        after,
+        lambda layer, dy, dx: dy * layer.params["gamma"] * layer.rstd,
+        normalized,
+    ),
+    "batch normalization: the variance taken for a constant": (
+        BatchNormalization,
+        after,
+        lambda layer, dy, dx: (dy - dy.mean(axis=(0, 1, 2))) * layer.params["gamma"] * layer.rstd,
+        normalized,
+    ),
+    "batch normalization: gamma's gradient by the variance alone": (
+        BatchNormalization,
+        after,
+        lambda layer, dy, dx: layer.grads.update(gamma=layer.grads["gamma"] * layer.rstd) or dx,
+        normalized,
+    ),
+    "batch normalization: beta's gradient a mean": (
+        BatchNormalization,
+        after,
+        spoiled("beta", lambda g, dy: dy.mean(axis=(0, 1, 2))),
+        normalized,
+    ),
+    "dropout: not scaled": (Dropout, after, lambda layer, dy, dx: dy * layer.kept, dropped),
+    "dropout: everything kept": (Dropout, after, lambda layer, dy, dx: dy / (1 - layer.rate), dropped),
     "a NaN": (ReLU, after, lambda layer, dy, dx: dx * np.nan, plain),
 }
 

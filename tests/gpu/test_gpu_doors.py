@@ -137,6 +137,20 @@ def test_dense_relu_rescaling_and_sgd_are_the_plain_loops(room, seed, dtype, N, 
         same(tuple(on_host(a) for column in mine for a in column), tuple(a for column in arrays for a in column))
 
 
+@quick
+@given(SEEDS, DTYPES, st.sampled_from([(1, 3), (40, 5), (3, 4, 5, 2), (17, 6, 7, 19)]))
+def test_normalization_and_dropout_are_the_plain_loops(room, seed, dtype, shape):
+    rng, C = np.random.default_rng(seed), shape[-1]
+    x, dy, vectors = whole(rng, shape, dtype), whole(rng, shape, dtype), [whole(rng, C, dtype) for _ in range(4)]
+    for mine, theirs in zip(through(room, "moments", x), reference.moments(x), strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=1e-12, atol=1e-12)
+    same(through(room, "normalize", x, *vectors[:3]), reference.normalize(x, *vectors[:3]))
+    same(through(room, "normalize_sums", dy, x, vectors[0]), reference.normalize_sums(dy, x, vectors[0]))
+    same(through(room, "normalize_backward", dy, x, *vectors), reference.normalize_backward(dy, x, *vectors))
+    kept = rng.integers(0, 2, shape).astype(bool)
+    same(through(room, "dropout", x, kept, 1.5), reference.dropout(x, kept, dtype(1.5)))
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_softmax_and_cross_entropy_are_the_plain_loops_to_rounding(room, dtype):
     rng = np.random.default_rng(0)

@@ -22,6 +22,12 @@ PLANTED = {
     "a carry too late": ("if (++b == B)", "if (++b > B)"),
     "a weight updated twice": ("while (i >= g.ends[t])", "while (i > g.ends[t])"),
     "Nesterov without looking ahead": ("nesterov ? momentum * velocity - step : velocity", "velocity"),
+    "channels taken for each other": ("const int c = i % C, part = i / C;", "const int c = i % C, part = (i + 1) / C;"),
+    "the first part of the channels' sums left out": ("double sum = 0;\n    for (int part = 0", "double sum = 0;\n    for (int part = 1"),
+    "a row summed twice": ("r < rows * (part + 1) / parts", "r <= rows * (part + 1) / parts && r < rows"),
+    "the mean not taken away": ("(x[i] - mean[c]) * scale[c]", "x[i] * scale[c]"),
+    "a term of normalization's gradient left out": ("+ (x[i] - mean[k]) * b[k] + c[k]", "+ c[k]"),
+    "what is dropped kept": ("kept[i] ? x[i] * scale : real(0)", "kept[i] ? x[i] * scale : x[i]"),
     "a sum over the batch instead of its mean": ("(k == labels[i])) / rows", "(k == labels[i]))"),
 }  # fmt: skip
 
@@ -53,6 +59,12 @@ def wrong(room):
     compare("dense", x, w, whole(3))
     compare("dense_backward", whole(70, 3), x, w)
     compare("softmax_crossentropy", rng.standard_normal((5, 4)), rng.integers(0, 4, 5))
+    x, dy, vectors = whole(9, 8, 3), whole(9, 8, 3), [whole(3) for _ in range(4)]
+    compare("moments", x)
+    compare("normalize", x, *vectors[:3])
+    compare("normalize_sums", dy, x, vectors[0])
+    compare("normalize_backward", dy, x, *vectors)
+    compare("dropout", x, rng.integers(0, 2, x.shape).astype(bool), 2.0)
     arrays = [[whole(3, 2), whole(2), whole(4)] for _ in range(3)]
     mine = [[room.on_device(a) for a in column] for column in arrays]
     room.sgd_step(*mine, 0.5, 0.25, True)
