@@ -23,7 +23,7 @@ PLANTED = {
     "a weight updated twice": ("while (i >= g.ends[t])", "while (i > g.ends[t])"),
     "Nesterov without looking ahead": ("nesterov ? momentum * velocity - step : velocity", "velocity"),
     "channels taken for each other": ("const int c = i % C, part = i / C;", "const int c = i % C, part = (i + 1) / C;"),
-    "the first part of the channels' sums left out": ("double sum = 0;\n    for (int part = 0", "double sum = 0;\n    for (int part = 1"),
+    "parts of sums left out": ("double sum = 0;\n    for (int part = 0", "double sum = 0;\n    for (int part = 1"),
     "a row summed twice": ("r < rows * (part + 1) / parts", "r <= rows * (part + 1) / parts && r < rows"),
     "the mean not taken away": ("(x[i] - mean[c]) * scale[c]", "x[i] * scale[c]"),
     "a term of normalization's gradient left out": ("+ (x[i] - mean[k]) * b[k] + c[k]", "+ c[k]"),
