@@ -232,6 +232,12 @@ def _layers() -> list[tuple[layers.Layer, Any]]:
         (layers.BatchNormalization(), (5, 4, 3)),
         (layers.BatchNormalization(epsilon=0.1, scale=False), (7,)),
         (layers.Dropout(0.4), (4, 5, 2)),
+        (layers.RandomFlip(), (4, 5, 2)),
+        (layers.RandomTranslation(0.5, 0.4), (5, 6, 2)),
+        (layers.RandomTranslation(0.5, (-1, 0), fill_mode="constant"), (5, 6, 2)),
+        (layers.RandomTranslation(0.5, 0.5, fill_mode="nearest"), (4, 3, 2)),
+        (layers.RandomCrop(3, 4), (4, 6, 2)),
+        (layers.RandomCutout(0.5, 0.5), (5, 4, 2)),
     ]
 
 

@@ -259,6 +259,36 @@ def dropout(x: np.ndarray, kept: np.ndarray, scale: float) -> np.ndarray:
     return y
 
 
+def gather_pixels(x: np.ndarray, rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
+    """Return y (N, OH, OW, C), y[n,i,j] = x[n, rows[n,i], cols[n,j]], or 0 where an index is -1.
+
+    x (N, H, W, C) of bytes or floats, rows (N, OH) and cols (N, OW) of int32.
+    """
+    y = buffers.empty((x.shape[0], rows.shape[1], cols.shape[1], x.shape[3]), x.dtype)
+    _each_image(_gather_pixels, x, rows, cols, y)
+    return y
+
+
+def gather_pixels_backward(dy: np.ndarray, rows: np.ndarray, cols: np.ndarray, x_shape: tuple) -> np.ndarray:
+    """Add each dy to where `gather_pixels` read it: dx (N, H, W, C), of x's shape.
+
+    dy (N, OH, OW, C), rows (N, OH) and cols (N, OW) of int32.
+    """
+    dx = buffers.zeros(x_shape, dy.dtype)
+    _each_image(_gather_pixels_backward, dy, rows, cols, dx)
+    return dx
+
+
+def cutout(x: np.ndarray, boxes: np.ndarray, value: float) -> np.ndarray:
+    """Return x with `value` in the box of each image: its rows top to bottom - 1 and columns left to right - 1.
+
+    x (N, H, W, C) of bytes or floats, boxes (N, 4) of int32: top, bottom, left and right, inside the image.
+    """
+    y = buffers.empty(x.shape, x.dtype)
+    _each_image(_cutout, x, boxes, y, x.dtype.type(value))
+    return y
+
+
 def sgd_step(
     ws: Arrays, dws: Arrays, velocities: Arrays, learning_rate: float, momentum: float, nesterov: bool
 ) -> None:
@@ -310,6 +340,18 @@ def _by_images(kernel, shape: tuple, arrays: Sequence[np.ndarray], vectors: Sequ
     def task(i: int) -> None:
         start, stop = blocks[i]
         kernel(*(a[start:stop].reshape(-1, shape[-1]) for a in rows), *vectors)  # (rows, C) each
+
+    threads.run(task, len(blocks))
+
+
+def _each_image(kernel, x: np.ndarray, *others) -> None:
+    """Call the kernel on the images of each block of x and of other arrays; numbers are passed as they are."""
+    arguments = [np.ascontiguousarray(a) if isinstance(a, np.ndarray) else a for a in (x, *others)]
+    blocks = threads.blocks(len(x))
+
+    def task(i: int) -> None:
+        part = slice(*blocks[i])
+        kernel(*[a[part] if isinstance(a, np.ndarray) else a for a in arguments])
 
     threads.run(task, len(blocks))
 
@@ -483,6 +525,39 @@ def _dropout(x, kept, y, scale):
     zero = x.dtype.type(0)
     for i in range(x.size):
         y[i] = x[i] * scale if kept[i] else zero
+
+
+@compiler.jit
+def _gather_pixels(x, rows, cols, y):
+    N, OH, OW, C = y.shape
+    zero = x.dtype.type(0)
+    for n in range(N):
+        for i in range(OH):
+            h = rows[n, i]
+            for j in range(OW):
+                k = cols[n, j]
+                for c in range(C):
+                    y[n, i, j, c] = x[n, h, k, c] if h >= 0 and k >= 0 else zero
+
+
+@compiler.jit
+def _gather_pixels_backward(dy, rows, cols, dx):
+    N, OH, OW, C = dy.shape
+    for n in range(N):
+        for i in range(OH):
+            for j in range(OW):
+                h, k = rows[n, i], cols[n, j]
+                if h >= 0 and k >= 0:
+                    for c in range(C):
+                        dx[n, h, k, c] += dy[n, i, j, c]
+
+
+@compiler.jit
+def _cutout(x, boxes, y, value):
+    for n in range(x.shape[0]):
+        top, bottom, left, right = boxes[n]
+        y[n] = x[n]
+        y[n, top:bottom, left:right] = value
 
 
 @compiler.jit

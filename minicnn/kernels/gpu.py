@@ -412,6 +412,57 @@ extern "C" __global__ void dropout(const real* x, const bool* kept, real* y, rea
     y[i] = kept[i] ? x[i] * scale : real(0);
 }
 
+// A thread an element of bytes or floats, which are moved and not computed with.
+
+template <class T> __device__ void gather(const T* x, const int* rows, const int* cols, T* y, int H, int W, int C,
+                                          int OH, int OW, wide i) {
+    const Place p(i / C, OH, OW);
+    const int h = rows[wide(p.a) * OH + p.b], w = cols[wide(p.a) * OW + p.c];
+    y[i] = h < 0 || w < 0 ? T(0) : x[((wide(p.a) * H + h) * W + w) * C + i % C];
+}
+
+extern "C" __global__ void gather_pixels(const real* x, const int* rows, const int* cols, real* y, wide size, int H,
+                                         int W, int C, int OH, int OW) {
+    EACH(size)
+    gather(x, rows, cols, y, H, W, C, OH, OW, i);
+}
+
+extern "C" __global__ void gather_bytes(const unsigned char* x, const int* rows, const int* cols, unsigned char* y,
+                                        wide size, int H, int W, int C, int OH, int OW) {
+    EACH(size)
+    gather(x, rows, cols, y, H, W, C, OH, OW, i);
+}
+
+extern "C" __global__ void gather_pixels_backward(const real* dy, const int* rows, const int* cols, real* dx, wide size,
+                                                  int H, int W, int C, int OH, int OW) {
+    EACH(size)
+    const Place p(i / C, H, W);
+    rows += wide(p.a) * OH; cols += wide(p.a) * OW;
+    real sum = 0;
+    for (int u = 0; u < OH; ++u)
+        for (int v = 0; rows[u] == p.b && v < OW; ++v)
+            if (cols[v] == p.c) sum += dy[((wide(p.a) * OH + u) * OW + v) * C + i % C];
+    dx[i] = sum;
+}
+
+template <class T> __device__ void cover(const T* x, const int* boxes, T* y, T value, int H, int W, int C, wide i) {
+    const Place p(i / C, H, W);
+    const int* box = boxes + 4 * wide(p.a);
+    y[i] = box[0] <= p.b && p.b < box[1] && box[2] <= p.c && p.c < box[3] ? value : x[i];
+}
+
+extern "C" __global__ void cutout(const real* x, const int* boxes, real* y, real value, wide size, int H, int W,
+                                  int C) {
+    EACH(size)
+    cover(x, boxes, y, value, H, W, C, i);
+}
+
+extern "C" __global__ void cutout_bytes(const unsigned char* x, const int* boxes, unsigned char* y,
+                                        unsigned char value, wide size, int H, int W, int C) {
+    EACH(size)
+    cover(x, boxes, y, value, H, W, C, i);
+}
+
 // Arrays of weights one behind the other: array t ends before the element ends[t] of all.
 struct Group { real* w[16]; const real* dw[16]; real* velocity[16]; wide ends[16]; };
 
@@ -725,6 +776,41 @@ def dropout(x: Any, kept: Any, scale: float) -> Any:
     """Return x * scale where `kept`, of bools, is true, else 0; x and kept (...)."""
     y = _empty(x.shape, x.dtype)
     _each("dropout", x.size, x.dtype, _whole(x), _whole(kept), y, x.dtype.type(scale), np.int64(x.size))
+    return y
+
+
+def gather_pixels(x: Any, rows: Any, cols: Any) -> Any:
+    """Return y (N, OH, OW, C), y[n,i,j] = x[n, rows[n,i], cols[n,j]], or 0 where an index is -1.
+
+    x (N, H, W, C) of bytes or floats, rows (N, OH) and cols (N, OW) of int32.
+    """
+    y = _empty((x.shape[0], rows.shape[1], cols.shape[1], x.shape[3]), x.dtype)
+    sizes = np.int64(y.size), *map(np.int32, (*x.shape[1:], *y.shape[1:3]))
+    name, real = ("gather_bytes", np.dtype(np.float32)) if x.dtype == np.uint8 else ("gather_pixels", x.dtype)
+    _each(name, y.size, real, _whole(x), _whole(rows), _whole(cols), y, *sizes)
+    return y
+
+
+def gather_pixels_backward(dy: Any, rows: Any, cols: Any, x_shape: tuple) -> Any:
+    """Add each dy to where `gather_pixels` read it: dx (N, H, W, C), of x's shape.
+
+    dy (N, OH, OW, C), rows (N, OH) and cols (N, OW) of int32.
+    """
+    dx = _empty(x_shape, dy.dtype)
+    sizes = np.int64(dx.size), *map(np.int32, (*x_shape[1:], *dy.shape[1:3]))
+    _each("gather_pixels_backward", dx.size, dy.dtype, _whole(dy), _whole(rows), _whole(cols), dx, *sizes)
+    return dx
+
+
+def cutout(x: Any, boxes: Any, value: float) -> Any:
+    """Return x with `value` in the box of each image: its rows top to bottom - 1 and columns left to right - 1.
+
+    x (N, H, W, C) of bytes or floats, boxes (N, 4) of int32: top, bottom, left and right, inside the image.
+    """
+    y = _empty(x.shape, x.dtype)
+    sizes = np.int64(x.size), *map(np.int32, x.shape[1:])
+    name, real = ("cutout_bytes", np.dtype(np.float32)) if x.dtype == np.uint8 else ("cutout", x.dtype)
+    _each(name, x.size, real, _whole(x), _whole(boxes), y, x.dtype.type(value), *sizes)
     return y
 
 

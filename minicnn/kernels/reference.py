@@ -255,6 +255,42 @@ def dropout(x: np.ndarray, kept: np.ndarray, scale: float) -> np.ndarray:
     return y
 
 
+def gather_pixels(x: np.ndarray, rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
+    """Return y (N, OH, OW, C), y[n,i,j] = x[n, rows[n,i], cols[n,j]], or 0 where an index is -1.
+
+    x (N, H, W, C) of bytes or floats, rows (N, OH) and cols (N, OW) of int32.
+    """
+    y = np.zeros((x.shape[0], rows.shape[1], cols.shape[1], x.shape[3]), x.dtype)
+    for n, i, j, c in np.ndindex(y.shape):
+        if rows[n, i] != -1 and cols[n, j] != -1:
+            y[n, i, j, c] = x[n, rows[n, i], cols[n, j], c]
+    return y
+
+
+def gather_pixels_backward(dy: np.ndarray, rows: np.ndarray, cols: np.ndarray, x_shape: tuple) -> np.ndarray:
+    """Add each dy to where `gather_pixels` read it: dx (N, H, W, C), of x's shape.
+
+    dy (N, OH, OW, C), rows (N, OH) and cols (N, OW) of int32.
+    """
+    dx = np.zeros(x_shape, dy.dtype)
+    for n, i, j, c in np.ndindex(dy.shape):
+        if rows[n, i] != -1 and cols[n, j] != -1:
+            dx[n, rows[n, i], cols[n, j], c] += dy[n, i, j, c]
+    return dx
+
+
+def cutout(x: np.ndarray, boxes: np.ndarray, value: float) -> np.ndarray:
+    """Return x with `value` in the box of each image: its rows top to bottom - 1 and columns left to right - 1.
+
+    x (N, H, W, C) of bytes or floats, boxes (N, 4) of int32: top, bottom, left and right, inside the image.
+    """
+    y = np.zeros_like(x)
+    for n, h, k, c in np.ndindex(x.shape):
+        top, bottom, left, right = boxes[n]
+        y[n, h, k, c] = value if top <= h < bottom and left <= k < right else x[n, h, k, c]
+    return y
+
+
 def sgd_step(
     ws: Arrays, dws: Arrays, velocities: Arrays, learning_rate: float, momentum: float, nesterov: bool
 ) -> None:

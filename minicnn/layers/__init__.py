@@ -2,6 +2,7 @@
 
 from minicnn.layers.activations import Activation, Linear, ReLU, Softmax
 from minicnn.layers.add import Add
+from minicnn.layers.augmentation import RandomCrop, RandomCutout, RandomFlip, RandomTranslation
 from minicnn.layers.base import Layer, Node
 from minicnn.layers.batch_normalization import BatchNormalization
 from minicnn.layers.conv import Conv2D
@@ -26,6 +27,10 @@ __all__ = [
     "Linear",
     "MaxPooling2D",
     "Node",
+    "RandomCrop",
+    "RandomCutout",
+    "RandomFlip",
+    "RandomTranslation",
     "ReLU",
     "Rescaling",
     "Softmax",
