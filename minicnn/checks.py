@@ -26,15 +26,16 @@ def whole_number(name: str, value: Any) -> int:
     return _integer(name, value, 0)
 
 
-def number(name: str, value: Any, least: float = -math.inf, most: float = math.inf) -> float:
-    """Return `value` as a float if it is a finite number between two others; the error calls it `name`.
+def number(name: str, value: Any, least: float = -math.inf, most: float = math.inf, below: float = math.inf) -> float:
+    """Return `value` as a float if it is a finite number between others, less than `below`; the error calls it `name`.
 
     >>> number("momentum", 0.9, 0, 1)
     0.9
     """
     plain = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
-    if not (plain and math.isfinite(value) and least <= value <= most):
+    if not (plain and math.isfinite(value) and least <= value <= most and value < below):
         span = f" >= {least}" * (least > -math.inf) + f" and <= {most}" * (most < math.inf)
+        span += f" and < {below}" * (below < math.inf)
         raise ArgumentError(f"{name} expects a finite number{span}. Received: {value!r}")
     return float(value)
 

@@ -1,5 +1,6 @@
 """How gradients change weights."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -87,7 +88,7 @@ class Optimizer:
             If the weights are not arrays that kernels compute with.
         """
         if not self.slots:
-            self.slots = {name: [np.zeros_like(w) for w in weights] for name in self.kept}
+            self.slots = {name: [np.zeros_like(w, order="C") for w in weights] for name in self.kept}
         if any([a.shape for a in slot] != [w.shape for w in weights] for slot in self.slots.values()):
             raise StateError("this optimizer has served other weights. Make a new one for each model.")
         self.iterations += 1
@@ -165,7 +166,111 @@ class SGD(Optimizer):
         return {**super().get_config(), "momentum": self.momentum, "nesterov": self.nesterov}
 
 
-OPTIMIZERS = {"sgd": SGD}
+class RMSprop(Optimizer):
+    """Steps of about one size: each gradient divided by the root of a running mean of its squares.
+
+    square = rho * square + (1 - rho) * dw^2; w -= learning_rate * dw / sqrt(square + epsilon).
+
+    Parameters
+    ----------
+    learning_rate : float
+        At least 0.
+    rho : float
+        Of the last mean's share in the next, in [0, 1).
+    epsilon : float
+        Positive; what a root is at least, squared.
+
+    Raises
+    ------
+    ArgumentError
+        If a number is outside its range.
+
+    References
+    ----------
+    Goodfellow, Bengio and Courville, Deep Learning, 2016, section 8.5.2, algorithm 8.5.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from minicnn.optimizers import RMSprop
+    >>> w = np.array([1.0, 2.0], np.float32)
+    >>> RMSprop(learning_rate=0.5, rho=0.75).apply([np.array([1.0, -100.0], np.float32)], [w])
+    >>> w.round(3)
+    array([0., 3.], dtype=float32)
+    """
+
+    kept = ("square",)
+
+    def __init__(self, learning_rate: float = 0.001, rho: float = 0.9, epsilon: float = 1e-7) -> None:
+        super().__init__(learning_rate)
+        self.rho = number("RMSprop(rho)", rho, 0, below=1)
+        self.epsilon = number("RMSprop(epsilon)", epsilon, float(np.finfo(self._dtype).tiny))
+
+    def step(self, room: Any, weights: Sequence[np.ndarray], gradients: Sequence[np.ndarray]) -> None:
+        """Change the weights and the mean squares of their gradients."""
+        room.rmsprop_step(weights, gradients, self.slots["square"], self.learning_rate, self.rho, self.epsilon)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "rho": self.rho, "epsilon": self.epsilon}
+
+
+class Adam(Optimizer):
+    """A running mean of the gradients, divided by the root of a running mean of their squares.
+
+    mean += (1 - beta_1) * (dw - mean); square += (1 - beta_2) * (dw^2 - square);
+    w -= learning_rate * sqrt(1 - beta_2^t) / (1 - beta_1^t) * mean / (sqrt(square) + epsilon) in step t, from 1.
+    Both means begin at 0; the two powers make up for that.
+
+    Parameters
+    ----------
+    learning_rate : float
+        At least 0.
+    beta_1, beta_2 : float
+        Of the last means' shares in the next, in [0, 1).
+    epsilon : float
+        Positive; what a root is at least.
+
+    Raises
+    ------
+    ArgumentError
+        If a number is outside its range.
+
+    References
+    ----------
+    Kingma and Ba, Adam: a method for stochastic optimization, ICLR 2015, algorithm 1 in the order of section 2's end.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from minicnn.optimizers import Adam
+    >>> w = np.array([1.0, 2.0], np.float32)
+    >>> Adam(learning_rate=0.5).apply([np.array([1.0, -100.0], np.float32)], [w])
+    >>> w.round(3)
+    array([0.5, 2.5], dtype=float32)
+    """
+
+    kept = ("mean", "square")
+    counts = True
+
+    def __init__(
+        self, learning_rate: float = 0.001, beta_1: float = 0.9, beta_2: float = 0.999, epsilon: float = 1e-7
+    ) -> None:
+        super().__init__(learning_rate)
+        self.beta_1 = number("Adam(beta_1)", beta_1, 0, below=1)
+        self.beta_2 = number("Adam(beta_2)", beta_2, 0, below=1)
+        self.epsilon = number("Adam(epsilon)", epsilon, float(np.finfo(self._dtype).tiny))
+
+    def step(self, room: Any, weights: Sequence[np.ndarray], gradients: Sequence[np.ndarray]) -> None:
+        """Change the weights and both means."""
+        t = self.iterations
+        rate = self.learning_rate * math.sqrt(1 - self.beta_2**t) / (1 - self.beta_1**t)
+        room.adam_step(weights, gradients, *self.slots.values(), rate, self.beta_1, self.beta_2, self.epsilon)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "beta_1": self.beta_1, "beta_2": self.beta_2, "epsilon": self.epsilon}
+
+
+OPTIMIZERS = {"sgd": SGD, "rmsprop": RMSprop, "adam": Adam}
 
 
 def get(optimizer: Any) -> Optimizer:
@@ -173,7 +278,7 @@ def get(optimizer: Any) -> Optimizer:
 
     Parameters
     ----------
-    optimizer : Optimizer or "sgd"
+    optimizer : Optimizer, "sgd", "rmsprop" or "adam"
 
     Raises
     ------

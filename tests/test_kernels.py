@@ -122,6 +122,29 @@ def test_dense_relu_and_sgd_are_the_plain_loops(seed, dtype, N, In, Out):
         same(results[0][1], results[1][1])
 
 
+UPDATES = [("sgd_step", 3, (0.5, 0.25, False)), ("sgd_step", 3, (0.5, 0.25, True)),
+           ("rmsprop_step", 3, (0.5, 0.9, 1e-3)), ("adam_step", 4, (0.5, 0.9, 0.99, 1e-3))]  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(("door", "columns", "numbers"), UPDATES)
+def test_an_update_in_parts_is_the_plain_loops(door, columns, numbers, dtype, monkeypatch):
+    rng = np.random.default_rng(0)
+    shapes = [(3, 3, 2, 4), (4,), (0,), (50, 7), (1,)]
+    given = [[np.abs(rng.standard_normal(shape)).astype(dtype) for shape in shapes] for _ in range(columns)]
+    results, eps = [], 4 * np.finfo(dtype).eps  # of numbers up to about 4
+    for room, size in ((reference, None), (cpu, 1 << 20), (cpu, 37), (cpu, 1)):
+        monkeypatch.setattr(cpu, "UPDATES", size)  # a part ends within an array, and between two
+        arrays = [[a.copy() for a in column] for column in given]
+        getattr(room, door)(*arrays, *numbers)
+        assert all(map(np.array_equal, arrays[1], given[1]))  # the gradients
+        results.append([a for column in arrays for a in column])
+    for plain, whole_, parts, single in zip(*results, strict=True):
+        np.testing.assert_allclose(whole_, plain, rtol=eps, atol=eps, strict=True)
+        same(parts, whole_)
+        same(single, whole_)
+
+
 @quick
 @given(st.integers(0, 2**32 - 1), st.sampled_from([np.float32, np.float64]), st.integers(1, 5), st.integers(1, 6))
 def test_softmax_and_its_loss_are_the_plain_loops(seed, dtype, N, K):
@@ -313,6 +336,26 @@ def test_sgd_by_hand(room):
     assert (velocity.item(), w.item()) == (0.5 * 0.5 - 0.25 * 2, 1 - 0.25)
     room.sgd_step([w], [np.array([2.0])], [velocity], 0.25, 0.5, True)  # velocity -0.625, step 0.5 * -0.625 - 0.5
     assert (velocity.item(), w.item()) == (-0.625, 0.75 - 0.8125)
+
+
+@ROOMS
+def test_rmsprop_and_adam_by_hand(room):
+    w, square = np.array([1.0]), np.array([8.0])
+    room.rmsprop_step([w], [np.array([2.0])], [square], 0.5, 0.25, 4.0)
+    assert square.item() == 0.25 * 8 + 0.75 * 4 == 5
+    assert w.item() == 1 - 0.5 * 2 / 3  # the root of 5 + 4
+    w, mean, square = np.array([1.0]), np.array([6.0]), np.array([1.0])
+    room.adam_step([w], [np.array([2.0])], [mean], [square], 0.5, 0.75, 0.0, 3.0)
+    assert (mean.item(), square.item()) == (6 - 4 * 0.25, 2 * 2)
+    assert w.item() == 1 - 0.5 * 5 / (2 + 3)  # here epsilon is outside the root
+
+
+@ROOMS
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_weights_that_are_not_contiguous_are_updated(room, dtype):
+    w, dw = np.ones((3, 2), dtype).T, np.full((2, 3), 2, dtype)
+    room.sgd_step([w], [dw], [np.zeros((2, 3), dtype)], 0.25, 0.5, False)
+    same(w, np.full((2, 3), 0.5, dtype))
 
 
 def test_an_array_without_a_room_is_refused():

@@ -58,6 +58,11 @@ def jit_apart(function: Callable) -> Any:
     return jit(function, pipeline_class=_Apart, fastmath={"contract"})
 
 
+def jit_dividing(function: Callable) -> Any:
+    """As `jit`, but x / 0 is what IEEE says, and no exception: without the question, LLVM divides many at once."""
+    return jit(function, error_model="numpy")
+
+
 @functools.cache
 def cache_folder() -> Path:
     """Return the folder of compiled kernels for this processor and these versions, in `$MINICNN_CACHE_DIR` if set."""

@@ -10,6 +10,7 @@ ReLU and pooling. Only dx with strides is made from a gradient of `cols`: in til
 cache, added to dx by im2col's transpose.
 """
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -25,6 +26,7 @@ Arrays = Sequence[np.ndarray]
 TILE_ROWS = 512  # rows of cols in one matrix product: at 288 columns of float32, 590 KB
 PRODUCTS = 1 << 21  # of a part of a dense layer: about 50 microseconds
 CHUNK = 1 << 18  # elements of an element-wise operation that one task takes
+UPDATES = 1 << 20  # weights that one task updates at most: fewer are done before a second thread has begun
 
 
 def run_step(step: Callable[..., Any], owner: Any, describe: Callable[[], Any], *arrays: np.ndarray) -> Any:
@@ -296,16 +298,51 @@ def sgd_step(
 
     ws, dws and velocities (...) are sequences of arrays; those at one place have one shape.
     """
-    own = [np.ascontiguousarray(w) for w in ws]  # w itself, unless somebody put it into the layer in another order
+    _update(_sgd_step, (ws, dws, velocities), learning_rate, momentum, nesterov)
+
+
+def rmsprop_step(ws: Arrays, dws: Arrays, squares: Arrays, learning_rate: float, rho: float, epsilon: float) -> None:
+    """In place: square = rho * square + (1 - rho) * dw^2; w -= lr * dw / sqrt(square + epsilon).
+
+    ws, dws and squares (...) are sequences of arrays; those at one place have one shape.
+    """
+    _update(_rmsprop_step, (ws, dws, squares), learning_rate, rho, 1 - rho, epsilon)
+
+
+def adam_step(
+    ws: Arrays, dws: Arrays, means: Arrays, squares: Arrays,
+    learning_rate: float, beta_1: float, beta_2: float, epsilon: float,
+) -> None:  # fmt: skip
+    """In place: mean += (1 - beta_1) * (dw - mean), and square likewise; w -= lr * mean / (sqrt(square) + epsilon).
+
+    ws, dws, means and squares (...) are sequences of arrays; those at one place have one shape. squares are the means
+    of dw^2. lr is corrected, for means that began at 0, already.
+    """
+    _update(_adam_step, (ws, dws, means, squares), learning_rate, 1 - beta_1, 1 - beta_2, epsilon)
+
+
+def _update(kernel, columns: Sequence[Arrays], *numbers: float) -> None:
+    """Call the kernel on weights, the first column, and on what belongs to each of them."""
+    ws = columns[0]
+    own = [w.ravel() for w in ws]  # w itself, unless somebody put it into the layer in another order
     for number in {w.dtype.type for w in ws}:  # in the weights' own precision, which is one, as a rule
-        flat = [
-            tuple(np.ascontiguousarray(a).reshape(-1) for a, w in zip(arrays, ws, strict=True) if w.dtype == number)
-            for arrays in (own, dws, velocities)
-        ]
-        _sgd_step(*flat, number(learning_rate), number(momentum), nesterov)
+        alike = [w.dtype == number for w in ws]
+        flat = [tuple(a.ravel() for a in itertools.compress(column, alike)) for column in (own, *columns[1:])]
+        _in_parts(kernel, flat, [number(value) for value in numbers])
     for w, copy in zip(ws, own, strict=True):
-        if w is not copy:
-            w[...] = copy
+        if not w.flags.c_contiguous:
+            w[...] = copy.reshape(w.shape)
+
+
+def _in_parts(kernel, columns: Sequence[tuple[np.ndarray, ...]], numbers: Sequence[float]) -> None:
+    """Call the kernel on even parts of all the weights, as if they lay one behind the other."""
+    size = sum(w.size for w in columns[0])
+    count = -(-size // UPDATES)
+
+    def task(i: int) -> None:
+        kernel(*columns, i * size // count, (i + 1) * size // count, *numbers)
+
+    threads.run(task, count)
 
 
 def _parts(size: int, products: int) -> list[slice]:
@@ -560,11 +597,41 @@ def _cutout(x, boxes, y, value):
         y[n, top:bottom, left:right] = value
 
 
+# The updates below are of the elements start..stop of all weights, one array behind the other.
+
+
 @compiler.jit
-def _sgd_step(ws, dws, velocities, learning_rate, momentum, nesterov):
+def _sgd_step(ws, dws, velocities, start, stop, learning_rate, momentum, nesterov):
     for k in range(len(ws)):
-        w, dw, velocity = ws[k], dws[k], velocities[k]
+        part = slice(max(start, 0), max(stop, 0))
+        w, dw, velocity = ws[k][part], dws[k][part], velocities[k][part]
         for i in range(w.size):
             step = learning_rate * dw[i]
-            velocity[i] = momentum * velocity[i] - step
-            w[i] += momentum * velocity[i] - step if nesterov else velocity[i]
+            new = momentum * velocity[i] - step
+            velocity[i] = new
+            w[i] += momentum * new - step if nesterov else new
+        start, stop = start - ws[k].size, stop - ws[k].size
+
+
+@compiler.jit_dividing
+def _rmsprop_step(ws, dws, squares, start, stop, learning_rate, rho, rest, epsilon):
+    for k in range(len(ws)):
+        part = slice(max(start, 0), max(stop, 0))
+        w, dw, square = ws[k][part], dws[k][part], squares[k][part]
+        for i in range(w.size):
+            new = rho * square[i] + rest * (dw[i] * dw[i])
+            square[i] = new
+            w[i] -= learning_rate * dw[i] / np.sqrt(new + epsilon)
+        start, stop = start - ws[k].size, stop - ws[k].size
+
+
+@compiler.jit_dividing
+def _adam_step(ws, dws, means, squares, start, stop, learning_rate, rest_1, rest_2, epsilon):
+    for k in range(len(ws)):
+        part = slice(max(start, 0), max(stop, 0))
+        w, dw, mean, square = ws[k][part], dws[k][part], means[k][part], squares[k][part]
+        for i in range(w.size):
+            new, power = mean[i] + rest_1 * (dw[i] - mean[i]), square[i] + rest_2 * (dw[i] * dw[i] - square[i])
+            mean[i], square[i] = new, power
+            w[i] -= learning_rate * new / (np.sqrt(power) + epsilon)
+        start, stop = start - ws[k].size, stop - ws[k].size

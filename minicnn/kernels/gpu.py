@@ -35,7 +35,7 @@ Arrays = Sequence[Any]
 ROWS, DEPTH, THREADS = 64, 16, 256  # of a tile, as in the text below
 BLOCKS = 256  # thread blocks that a product wants: fixed, and not the card's number, so that all cards sum alike
 RECORDINGS = 8  # steps that a model keeps as graphs: for a full and a last batch, at a few learning rates
-GROUP = 16  # arrays that one launch of sgd_step updates
+GROUP = 16  # arrays that one launch updates
 
 CUDA = r"""
 typedef long long wide;  // offsets: a card holds more numbers than an int can count
@@ -463,23 +463,45 @@ extern "C" __global__ void cutout_bytes(const unsigned char* x, const int* boxes
     cover(x, boxes, y, value, H, W, C, i);
 }
 
-// Arrays of weights one behind the other: array t ends before the element ends[t] of all.
-struct Group { real* w[16]; const real* dw[16]; real* velocity[16]; wide ends[16]; };
+// Arrays of weights one behind the other: array t ends before the element ends[t] of all. `first` and `second` are what
+// the optimizer keeps for each.
+struct Group { real* w[16]; const real* dw[16]; real* first[16]; real* second[16]; wide ends[16]; };
 
-extern "C" __global__ void sgd(Group g, wide size, real rate, real momentum, int nesterov) {
-    EACH(size)
-    int t = 0;
-    while (i >= g.ends[t]) ++t;
-    const wide at = t ? i - g.ends[t - 1] : i;
-    const real step = rate * g.dw[t][at], velocity = momentum * g.velocity[t][at] - step;
-    g.velocity[t][at] = velocity;
-    g.w[t][at] += nesterov ? momentum * velocity - step : velocity;
+// What each of the updates below does for the thread's weight w, with its gradient dw.
+#define EACH_WEIGHT \
+    EACH(size) \
+    int t = 0; \
+    while (i >= g.ends[t]) ++t; \
+    const wide at = t ? i - g.ends[t - 1] : i; \
+    real& w = g.w[t][at]; \
+    const real dw = g.dw[t][at];
+
+extern "C" __global__ void sgd(Group g, wide size, real rate, real momentum, real nesterov) {
+    EACH_WEIGHT
+    const real step = rate * dw, velocity = momentum * g.first[t][at] - step;
+    g.first[t][at] = velocity;
+    w += nesterov ? momentum * velocity - step : velocity;
+}
+
+extern "C" __global__ void rmsprop(Group g, wide size, real rate, real rho, real rest, real epsilon) {
+    EACH_WEIGHT
+    const real square = rho * g.first[t][at] + rest * (dw * dw);
+    g.first[t][at] = square;
+    w -= rate * dw / sqrt(square + epsilon);
+}
+
+extern "C" __global__ void adam(Group g, wide size, real rate, real rest_1, real rest_2, real epsilon) {
+    EACH_WEIGHT
+    real &mean = g.first[t][at], &square = g.second[t][at];
+    mean += rest_1 * (dw - mean);
+    square += rest_2 * (dw * dw - square);
+    w -= rate * mean / (sqrt(square) + epsilon);
 }
 """
 
 SIZES = np.dtype(",".join(["i4"] * 13))
 SIZES.names = ("N", "H", "W", "C", "F", "KH", "KW", "SH", "SW", "top", "left", "OH", "OW")
-GROUPED = np.dtype([(name, np.int64, GROUP) for name in ("w", "dw", "velocity", "ends")])  # pointers are 64 bits
+GROUPED = np.dtype([(name, np.int64, GROUP) for name in ("w", "dw", "first", "second", "ends")])  # 64-bit pointers
 
 
 _recordings: Any = weakref.WeakKeyDictionary()
@@ -821,25 +843,45 @@ def sgd_step(
 
     ws, dws and velocities (...) are sequences of arrays; those at one place have one shape.
     """
+    _update("sgd", (ws, dws, velocities), learning_rate, momentum, nesterov)
+
+
+def rmsprop_step(ws: Arrays, dws: Arrays, squares: Arrays, learning_rate: float, rho: float, epsilon: float) -> None:
+    """In place: square = rho * square + (1 - rho) * dw^2; w -= lr * dw / sqrt(square + epsilon).
+
+    ws, dws and squares (...) are sequences of arrays; those at one place have one shape.
+    """
+    _update("rmsprop", (ws, dws, squares), learning_rate, rho, 1 - rho, epsilon)
+
+
+def adam_step(
+    ws: Arrays, dws: Arrays, means: Arrays, squares: Arrays,
+    learning_rate: float, beta_1: float, beta_2: float, epsilon: float,
+) -> None:  # fmt: skip
+    """In place: mean += (1 - beta_1) * (dw - mean), and square likewise; w -= lr * mean / (sqrt(square) + epsilon).
+
+    ws, dws, means and squares (...) are sequences of arrays; those at one place have one shape. squares are the means
+    of dw^2. lr is corrected, for means that began at 0, already.
+    """
+    _update("adam", (ws, dws, means, squares), learning_rate, 1 - beta_1, 1 - beta_2, epsilon)
+
+
+def _update(name: str, columns: Sequence[Arrays], *numbers: float) -> None:
+    """Launch the kernel for groups of weights, the first column, and what belongs to each of them."""
+    ws = columns[0]
     own = [_whole(w) for w in ws]  # w itself, unless somebody put it into the layer in another order
     for dtype in {w.dtype for w in ws}:
-        alike = [arrays for arrays in zip(own, map(_whole, dws), velocities, strict=True) if arrays[0].dtype == dtype]
-        for start in range(0, len(alike), GROUP):
-            _update(alike[start : start + GROUP], dtype, learning_rate, momentum, nesterov)
+        rows = [row for row in zip(own, *[map(_whole, c) for c in columns[1:]], strict=True) if row[0].dtype == dtype]
+        for start in range(0, len(rows), GROUP):
+            group, part = np.zeros(1, GROUPED), rows[start : start + GROUP]
+            for field, arrays in zip(("w", "dw", "first", "second"), zip(*part, strict=True), strict=False):
+                group[field][0, : len(part)] = [array.data.ptr for array in arrays]
+            ends = np.cumsum([row[0].size for row in part])
+            group["ends"][0, : len(part)] = ends
+            _each(name, int(ends[-1]), dtype, group, np.int64(ends[-1]), *map(dtype.type, numbers))
     for w, copy in zip(ws, own, strict=True):
         if w is not copy:
             w[...] = copy
-
-
-def _update(arrays: list, dtype: np.dtype, learning_rate: float, momentum: float, nesterov: bool) -> None:
-    group = np.zeros(1, GROUPED)
-    for name, column in zip(("w", "dw", "velocity"), zip(*arrays, strict=True), strict=True):
-        group[name][0, : len(column)] = [array.data.ptr for array in column]
-    ends = np.cumsum([w.size for w, _, _ in arrays])
-    group["ends"][0] = ends[-1]
-    group["ends"][0, : len(ends)] = ends
-    numbers = np.int64(ends[-1]), dtype.type(learning_rate), dtype.type(momentum), np.int32(nesterov)
-    _each("sgd", int(ends[-1]), dtype, group, *numbers)
 
 
 def _channel_sums(x: Any, dy: Any, origin: Any) -> Any:

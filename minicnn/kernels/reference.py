@@ -304,6 +304,33 @@ def sgd_step(
             w[at] += momentum * velocity[at] - learning_rate * dw[at] if nesterov else velocity[at]
 
 
+def rmsprop_step(ws: Arrays, dws: Arrays, squares: Arrays, learning_rate: float, rho: float, epsilon: float) -> None:
+    """In place: square = rho * square + (1 - rho) * dw^2; w -= lr * dw / sqrt(square + epsilon).
+
+    ws, dws and squares (...) are sequences of arrays; those at one place have one shape.
+    """
+    for w, dw, square in zip(ws, dws, squares, strict=True):
+        for at in np.ndindex(w.shape):
+            square[at] = rho * square[at] + (1 - rho) * dw[at] ** 2
+            w[at] -= learning_rate * dw[at] / math.sqrt(square[at] + epsilon)
+
+
+def adam_step(
+    ws: Arrays, dws: Arrays, means: Arrays, squares: Arrays,
+    learning_rate: float, beta_1: float, beta_2: float, epsilon: float,
+) -> None:  # fmt: skip
+    """In place: mean += (1 - beta_1) * (dw - mean), and square likewise; w -= lr * mean / (sqrt(square) + epsilon).
+
+    ws, dws, means and squares (...) are sequences of arrays; those at one place have one shape. squares are the means
+    of dw^2. lr is corrected, for means that began at 0, already.
+    """
+    for w, dw, mean, square in zip(ws, dws, means, squares, strict=True):
+        for at in np.ndindex(w.shape):
+            mean[at] += (1 - beta_1) * (dw[at] - mean[at])
+            square[at] += (1 - beta_2) * (dw[at] ** 2 - square[at])
+            w[at] -= learning_rate * mean[at] / (math.sqrt(square[at]) + epsilon)
+
+
 def _output_size(x_shape: tuple, kernel_size: Pair, strides: Pair, pads: Pads) -> Pair:
     OH, OW = ((x_shape[1 + a] + sum(pads[a]) - kernel_size[a]) // strides[a] + 1 for a in (0, 1))
     return OH, OW

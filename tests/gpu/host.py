@@ -30,6 +30,7 @@ BEFORE = r"""
 #define __shared__ static
 using std::exp;
 using std::log;
+using std::sqrt;
 struct Index { unsigned x, y, z; };
 static Index threadIdx, blockIdx, blockDim, gridDim;
 

@@ -14,7 +14,7 @@ import pytest
 import stand_in
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_kernels import filters, whole, windows
+from test_kernels import UPDATES, filters, whole, windows
 
 import minicnn
 from minicnn.kernels import cpu, on_host, reference
@@ -38,7 +38,7 @@ def doors(name):
 
 def test_all_rooms_have_the_same_doors():
     assert doors("gpu") == doors("cpu") == doors("reference")
-    assert len(doors("gpu")) == 22
+    assert len(doors("gpu")) == 24
     assert all(contract for _, _, contract in doors("gpu").values())
 
 
@@ -149,6 +149,21 @@ def test_normalization_and_dropout_are_the_plain_loops(room, seed, dtype, shape)
     same(through(room, "normalize_backward", dy, x, *vectors), reference.normalize_backward(dy, x, *vectors))
     kept = rng.integers(0, 2, shape).astype(bool)
     same(through(room, "dropout", x, kept, 1.5), reference.dropout(x, kept, dtype(1.5)))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(("door", "columns", "numbers"), UPDATES)
+def test_updates_are_the_plain_loops_to_rounding(room, door, columns, numbers, dtype):
+    rng = np.random.default_rng(0)
+    shapes = [(3, 3, 2, 4), (4,), (50, 7), *[(2, k + 1) for k in range(20)]]  # two groups
+    arrays = [[np.abs(rng.standard_normal(shape)).astype(dtype) for shape in shapes] for _ in range(columns)]
+    mine = [[room.on_device(a) for a in column] for column in arrays]
+    getattr(room, door)(*mine, *numbers)
+    getattr(reference, door)(*arrays, *numbers)
+    eps = 8 * np.finfo(dtype).eps  # of numbers up to about 4
+    for column, expected in zip(mine, arrays, strict=True):
+        for a, b in zip(column, expected, strict=True):
+            np.testing.assert_allclose(on_host(a), b, rtol=eps, atol=eps, strict=True)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

@@ -1,8 +1,11 @@
 """Mistakes planted into the CUDA text: the comparison with the plain loops must find every one."""
 
+import itertools
+
 import numpy as np
 import pytest
 import stand_in
+from test_kernels import UPDATES
 
 from minicnn.kernels import on_host, reference
 
@@ -28,6 +31,11 @@ PLANTED = {
     "the mean not taken away": ("(x[i] - mean[c]) * scale[c]", "x[i] * scale[c]"),
     "a term of normalization's gradient left out": ("+ (x[i] - mean[k]) * b[k] + c[k]", "+ c[k]"),
     "what is dropped kept": ("kept[i] ? x[i] * scale : real(0)", "kept[i] ? x[i] * scale : x[i]"),
+    "RMSprop's epsilon outside the root": ("sqrt(square + epsilon)", "(sqrt(square) + epsilon)"),
+    "the mean of the squares forgotten": ("rho * g.first[t][at] + rest * (dw * dw)", "rest * (dw * dw)"),
+    "Adam's epsilon inside the root": ("(sqrt(square) + epsilon)", "sqrt(square + epsilon)"),
+    "the step along the gradient, not its mean": ("rate * mean / (", "rate * dw / ("),
+    "both means of one share": ("square += rest_2", "square += rest_1"),
     "a sum over the batch instead of its mean": ("(k == labels[i])) / rows", "(k == labels[i]))"),
 }  # fmt: skip
 
@@ -65,14 +73,14 @@ def wrong(room):
     compare("normalize_sums", dy, x, vectors[0])
     compare("normalize_backward", dy, x, *vectors)
     compare("dropout", x, rng.integers(0, 2, x.shape).astype(bool), 2.0)
-    arrays = [[whole(3, 2), whole(2), whole(4)] for _ in range(3)]
-    mine = [[room.on_device(a) for a in column] for column in arrays]
-    room.sgd_step(*mine, 0.5, 0.25, True)
-    reference.sgd_step(*arrays, 0.5, 0.25, True)
-    if not all(
-        np.array_equal(on_host(a), b) for p, q in zip(mine, arrays, strict=True) for a, b in zip(p, q, strict=True)
-    ):
-        found.add("sgd_step")
+    for door, columns, numbers in UPDATES:
+        arrays = [[abs(whole(*shape)) for shape in ((3, 2), (2,), (4,))] for _ in range(columns)]
+        mine = [[room.on_device(a) for a in column] for column in arrays]
+        getattr(room, door)(*mine, *numbers)
+        getattr(reference, door)(*arrays, *numbers)
+        pairs = zip(itertools.chain(*mine), itertools.chain(*arrays), strict=True)
+        if not all(np.allclose(on_host(a), b, rtol=1e-12, atol=1e-12) for a, b in pairs):
+            found.add(door)
     return found
 
 
