@@ -126,7 +126,7 @@ def _counts() -> list[int]:
 
 
 def _table(section: str, found: Any) -> str:
-    if section in ("train", "deeper"):
+    if section in ("train", "deeper", "model-m"):
         return f"{tables.comparison(found)}\n\n{tables.memory(found)}"
     if section == "predict":
         return f"{tables.comparison(found)}\n\n{tables.images_a_second(found)}\n\n{tables.memory(found)}"

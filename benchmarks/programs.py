@@ -1,6 +1,6 @@
 """The same tasks in minicnn, PyTorch and Keras, each as a function that does the task once.
 
-All compute in float32 from the same bytes: rescaling, forward, backward and SGD with momentum are in a training step.
+All compute in float32 from the same bytes: rescaling, forward, backward and the optimizer are in a training step.
 """
 
 from collections.abc import Callable
@@ -24,15 +24,25 @@ def prepare(program: str, task: Task, images: np.ndarray, labels: np.ndarray, th
 
 def network(keras: Any, task: Task) -> Any:
     """Return the model of a task; `keras` may be minicnn, whose names are Keras's."""
-    stages, units = NETWORKS[task.name]
+    stages, units, modern = NETWORKS[task.name]
     inputs = keras.Input((task.size, task.size, 3))
     x = keras.layers.Rescaling(1 / 255)(inputs)
     for stage in stages:
         for filters in stage:
             x = keras.layers.Conv2D(int(task.width * filters), 3, padding="same", activation="relu")(x)
+            x = keras.layers.BatchNormalization()(x) if modern else x
         x = keras.layers.MaxPooling2D(2)(x)
-    x = keras.layers.Dense(units, activation="relu")(keras.layers.Flatten()(x))
+    x = keras.layers.Flatten()(x)
+    x = keras.layers.Dropout(0.5)(x) if modern else x
+    x = keras.layers.Dense(units, activation="relu")(x)
+    x = keras.layers.Dropout(0.5)(x) if modern else x
     return keras.Model(inputs, keras.layers.Dense(10, activation="softmax")(x))
+
+
+def optimizer(keras: Any, task: Task) -> Any:
+    """Return what the network of a task learns with; `keras` may be minicnn."""
+    modern = NETWORKS[task.name].modern
+    return keras.optimizers.RMSprop(0.001) if modern else keras.optimizers.SGD(0.01, momentum=0.9)
 
 
 def maps(task: Task) -> tuple[np.ndarray, np.ndarray]:
@@ -57,7 +67,7 @@ def minicnn_step(task: Task, images: np.ndarray, labels: np.ndarray, threads: in
     model = network(minicnn, task)
     if task.kind == "predict":
         return lambda: model.predict(images, batch_size=len(images))
-    model.compile(minicnn.optimizers.SGD(0.01, momentum=0.9), metrics=["accuracy"])
+    model.compile(optimizer(minicnn, task), metrics=["accuracy"])
     return lambda: model.train_on_batch(images, labels)
 
 
@@ -84,7 +94,10 @@ def torch_step(task: Task, images: np.ndarray, labels: np.ndarray, threads: int,
 
     model = torch_network(task).to(memory_format=layout)
     run = torch.compile(model) if mode == "compiled" else model
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+    if NETWORKS[task.name].modern:
+        optimizer: Any = torch.optim.RMSprop(model.parameters(), lr=0.001, alpha=0.9, eps=1e-7)
+    else:
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
     x, y = torch.from_numpy(images), torch.from_numpy(labels).long()
 
     def inputs() -> torch.Tensor:
@@ -101,6 +114,7 @@ def torch_step(task: Task, images: np.ndarray, labels: np.ndarray, threads: int,
         with torch.inference_mode():
             return torch.softmax(run(inputs()), dim=1).numpy()
 
+    model.train(task.kind == "train")
     return predict if task.kind == "predict" else train
 
 
@@ -108,16 +122,18 @@ def torch_network(task: Task) -> Any:
     """Return the network of a task for PyTorch, up to its logits."""
     from torch import nn
 
-    stages, units = NETWORKS[task.name]
+    stages, units, modern = NETWORKS[task.name]
     parts: list[nn.Module] = []
     channels = 3
     for stage in stages:
         for filters in stage:
             parts += [nn.Conv2d(channels, int(task.width * filters), 3, padding=1), nn.ReLU()]
             channels = int(task.width * filters)
+            parts += [nn.BatchNorm2d(channels, eps=1e-3, momentum=0.01)] * modern
         parts.append(nn.MaxPool2d(2))
     places = (task.size // 8) ** 2
-    parts += [nn.Flatten(), nn.Linear(places * channels, units), nn.ReLU(), nn.Linear(units, 10)]
+    before, between = [nn.Dropout(0.5)] * modern, [nn.Dropout(0.5)] * modern
+    parts += [nn.Flatten(), *before, nn.Linear(places * channels, units), nn.ReLU(), *between, nn.Linear(units, 10)]
     return nn.Sequential(*parts)
 
 
@@ -139,15 +155,15 @@ def keras_step(task: Task, images: np.ndarray, labels: np.ndarray, threads: int)
     if task.kind == "predict":
         run = tf.function(lambda x: model(x, training=False))
         return lambda: run(x).numpy()
-    loss_of, optimizer = keras.losses.SparseCategoricalCrossentropy(), keras.optimizers.SGD(0.01, momentum=0.9)
+    loss_of, updates = keras.losses.SparseCategoricalCrossentropy(), optimizer(keras, task)
     weights = model.trainable_variables
-    optimizer.build(weights)
+    updates.build(weights)
 
     @tf.function
     def train(x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
         with tf.GradientTape() as tape:
             loss = loss_of(y, model(x, training=True))
-        optimizer.apply(tape.gradient(loss, weights))
+        updates.apply(tape.gradient(loss, weights))
         return loss
 
     return lambda: float(train(x, y))

@@ -5,7 +5,24 @@ from typing import NamedTuple
 PROGRAMS = ("minicnn", "torch", "torch channels_last", "torch compiled", "keras")
 PLAIN = PROGRAMS[:3]  # those that start at once: enough where many tasks are compared
 
-NETWORKS = {"Model S": ([[16], [32], [64]], 128), "deeper": ([[32, 32], [64, 64], [128, 128]], 256)}  # filters, units
+
+class Network(NamedTuple):
+    """Stages of convolutions, given by their filters, each with a pooling behind it; then two dense layers.
+
+    `modern` networks are normalized after each convolution and have dropout before each dense layer; they learn with
+    RMSprop, the others with SGD and momentum.
+    """
+
+    stages: list[list[int]]
+    units: int
+    modern: bool = False
+
+
+NETWORKS = {
+    "Model S": Network([[16], [32], [64]], 128),
+    "deeper": Network([[32, 32], [64, 64], [128, 128]], 256),
+    "Model M": Network([[32, 32], [64, 64], [128, 128]], 256, modern=True),
+}
 
 
 class Convolution(NamedTuple):
@@ -47,6 +64,7 @@ SECTIONS = {
     "train": [Task("train", "Model S", batch_size) for batch_size in (16, 64, 256)],
     "predict": [Task("predict", "Model S", 256)],
     "deeper": [Task("train", "deeper")],
+    "model-m": [Task("train", "Model M")],
     "shapes": [Task("convolution", name) for name in CONVOLUTIONS],
 }
 GROWTH: dict[str, dict[float, Task]] = {  # the axis along which the training step of Model S grows, and where on it

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from minicnn.kernels import buffers, compiler, direct, threads
+from minicnn.kernels import buffers, compiler, threads, winograd
 from minicnn.kernels.fused import conv2d_relu_maxpool2d, conv2d_relu_maxpool2d_backward  # noqa: F401 - doors too
 
 Pair = tuple[int, int]
@@ -59,7 +59,7 @@ def col2im(cols: np.ndarray, x_shape: tuple, kernel_size: Pair, strides: Pair, p
 def conv2d(x: np.ndarray, w: np.ndarray, b: np.ndarray, strides: Pair, pads: Pads) -> np.ndarray:
     """Correlate x (N, H, W, C) with w (KH, KW, C, F) and add b (F,): y (N, OH, OW, F)."""
     size = _output_size(x.shape, w.shape[:2], strides, pads)
-    return direct.correlate(x, w, b, strides, (pads[0][0], pads[1][0]), size)[0]
+    return winograd.correlate(x, w, b, strides, (pads[0][0], pads[1][0]), size)
 
 
 def conv2d_backward(
@@ -70,11 +70,11 @@ def conv2d_backward(
     dy (N, OH, OW, F), x and dx (N, H, W, C), w and dw (KH, KW, C, F), db (F,).
     """
     corner = pads[0][0], pads[1][0]
-    dw, db = direct.gradient_of_weights(dy, x, w.shape, strides, corner)
+    dw, db = winograd.gradient_of_weights(dy, x, w.shape, strides, corner)
     if not input_gradient:
         return None, dw, db
     if tuple(strides) == (1, 1):
-        return direct.gradient_of_input(dy, w, corner, x.shape[1:3]), dw, db
+        return winograd.gradient_of_input(dy, w, corner, x.shape[1:3]), dw, db
     return _strided_gradient_of_input(dy, x.shape, w, strides, pads), dw, db
 
 

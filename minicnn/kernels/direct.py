@@ -16,7 +16,7 @@ Backward, dw keeps 8 numbers of a run by as many filters in registers while it r
 
     dw[u, r, filters] = sum over i, j of plane[line i*SH + u, number j*SW*C + r] * dy[i, j, filters]
 
-Without strides dx is again such a convolution: of dy, with w turned by 180 degrees and its channels exchanged.
+Where a kernel is 3x3 and has channels enough, `winograd` computes the same with fewer products.
 
 `lanes`, the number of filters, is a constant of the compiled code, from which LLVM knows that sums are whole vectors.
 """
@@ -48,11 +48,11 @@ def correlate(
     (OH, OW), (SH, SW) = size, strides
     y = buffers.empty((N, OH // 2, OW // 2, F) if pool else (N, OH, OW, F), x.dtype)
     argmax = buffers.empty(y.shape if pool else (0,), np.uint8)
-    lanes = _lanes(F, x.dtype)
+    lanes = lanes_of(F, x.dtype)
     arrays = np.ascontiguousarray(x), _by_lanes(w.reshape(-1, F), lanes), _by_lanes(b.reshape(1, F), lanes), y, argmax
     flat = [array.reshape(-1) for array in arrays]  # (size,) each
     lines, columns = (2 * -(-OH // 2) - 1) * SH + KH, (4 * -(-OW // 4) - 1) * SW + KW  # whole blocks
-    sizes = _unsigned((H, W, C), (OH, OW, F), (KH, KW), strides, corner, (lines, columns))
+    sizes = unsigned((H, W, C), (OH, OW, F), (KH, KW), strides, corner, (lines, columns))
     kernel, blocks = _forward(pool, F % lanes == 0, lanes), threads.blocks(N)
 
     def scratch() -> tuple:
@@ -72,14 +72,14 @@ def gradient_of_weights(
     N, H, W, C = x.shape
     KH, KW, _, F = w_shape
     _, OH, OW, _ = dy.shape
-    lanes, blocks = _lanes(F, x.dtype), threads.blocks(N)
+    lanes, blocks = lanes_of(F, x.dtype), threads.blocks(N)
     groups = -(-F // lanes)
     run = -(-KW * C // 8) * 8  # filled up to whole steps of 8; what is summed there is dropped
     dws = buffers.zeros((len(blocks), groups, KH, run, lanes), x.dtype)
     dbs = buffers.zeros((len(blocks), groups, lanes), x.dtype)
     flat = [np.ascontiguousarray(array).reshape(-1) for array in (dy, x)]  # (size,) each
     lines, columns = (OH - 1) * strides[0] + KH, (OW - 1) * strides[1] + KW
-    sizes = _unsigned((H, W, C), (OH, OW, F), (KH, KW), strides, corner, (lines, columns))
+    sizes = unsigned((H, W, C), (OH, OW, F), (KH, KW), strides, corner, (lines, columns))
     kernel = _backward(lanes)
 
     def scratch() -> tuple:
@@ -97,19 +97,12 @@ def gradient_of_weights(
     return np.ascontiguousarray(dw).reshape(w_shape), dbs.sum(axis=0).reshape(-1)[:F]
 
 
-def gradient_of_input(dy: np.ndarray, w: np.ndarray, corner: Pair, size: Pair) -> np.ndarray:
-    """From dy (N, OH, OW, F): dx (N, H, W, C) of `size` (H, W), for strides of 1."""
-    turned = w[::-1, ::-1].swapaxes(2, 3)  # (KH, KW, F, C)
-    before = w.shape[0] - 1 - corner[0], w.shape[1] - 1 - corner[1]
-    return correlate(dy, turned, np.zeros(w.shape[2], w.dtype), (1, 1), before, size)[0]
-
-
-def _unsigned(*sizes: tuple[int, ...]) -> tuple:
+def unsigned(*sizes: tuple[int, ...]) -> tuple:
     """Return the sizes as unsigned integers: an index of signed ones costs a check for wrap-around."""
     return tuple(tuple(np.uint64(size) for size in group) for group in sizes)
 
 
-def _lanes(F: int, dtype: np.dtype) -> int:
+def lanes_of(F: int, dtype: np.dtype) -> int:
     """Return how many filters are computed at once: two vectors where registers suffice and no vector stays empty."""
     registers_suffice = LANES == 16 and dtype.itemsize == 4  # 16 of 32 for sums, 8 for the plane, 2 for weights
     return 2 * LANES if registers_suffice and -(-F // LANES) % 2 == 0 else LANES
