@@ -12,7 +12,7 @@ from scipy.signal import correlate2d
 
 from minicnn import kernels
 from minicnn.errors import DtypeError
-from minicnn.kernels import cpu, reference
+from minicnn.kernels import cpu, direct, reference, winograd
 from minicnn.layers.windows import slide
 
 ROOMS = pytest.mark.parametrize("room", [cpu, reference], ids=["cpu", "reference"])
@@ -62,6 +62,52 @@ def test_im2col_and_col2im_are_the_plain_loops_and_each_others_transpose(case):
     back = cpu.col2im(c, x_shape, *where)
     same(back, reference.col2im(c, x_shape, *where))
     assert (cols * c).sum() == (x * back).sum()  # <im2col(x), c> = <x, col2im(c)>
+
+
+@quick
+@given(
+    st.integers(0, 2**32 - 1),
+    st.sampled_from([np.float32, np.float64]),
+    st.tuples(st.integers(1, 9), st.integers(3, 7), st.integers(3, 7)),
+    st.tuples(*[st.tuples(st.integers(0, 2), st.integers(0, 2))] * 2),
+    *[st.sampled_from([1, 8, 19, 33])] * 2,
+)
+def test_winograds_products_are_the_plain_sums(seed, dtype, places, pads, C, F):
+    rng, few = np.random.default_rng(seed), winograd.FEW
+    x, w, b = whole(rng, (*places, C), dtype), whole(rng, (3, 3, C, F), dtype), whole(rng, F, dtype)
+    winograd.FEW = 1
+    try:
+        y = cpu.conv2d(x, w, b, (1, 1), pads)
+        dy = whole(rng, y.shape, dtype)
+        mine = cpu.conv2d_backward(dy, x, w, (1, 1), pads)
+    finally:
+        winograd.FEW = few
+    corner = pads[0][0], pads[1][0]
+    same(y, direct.correlate(x, w, b, (1, 1), corner, y.shape[1:3])[0])  # itself held to the plain loops, and faster
+    expected = reference.conv2d_backward(dy, x, w, (1, 1), pads) if C * F < 300 else None
+    dw, db = direct.gradient_of_weights(dy, x, w.shape, (1, 1), corner)
+    for a, other in zip(mine, expected or (mine[0], dw, db), strict=True):
+        same(a, other)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_winograd_rounds_about_as_the_plain_sums_do(dtype):
+    rng = np.random.default_rng(0)
+    x, w, b = rng.standard_normal((4, 9, 8, 64)), rng.standard_normal((3, 3, 64, 64)) / 24, np.zeros(64)
+    where = (1, 1), ((1, 1), (1, 1))
+    assert winograd.suits(w.shape, (1, 1))
+    y = direct.correlate(x, w, b, (1, 1), (1, 1), (9, 8))[0]
+    mine = cpu.conv2d(*(a.astype(dtype) for a in (x, w, b)), *where)
+    plain = direct.correlate(*(a.astype(dtype) for a in (x, w, b)), (1, 1), (1, 1), (9, 8))[0]
+    assert abs(mine - y).max() <= 16 * np.finfo(dtype).eps * abs(y).max()
+    assert dtype is np.float64 or abs(mine - y).max() <= 8 * abs(plain - y).max()
+
+
+def test_what_winograd_leaves_to_direct():
+    assert winograd.suits((3, 3, 32, 32), (1, 1))
+    for w_shape, strides in [((3, 3, 31, 64), (1, 1)), ((3, 3, 64, 31), (1, 1)), ((3, 3, 64, 64), (2, 1))]:
+        assert not winograd.suits(w_shape, strides)
+    assert not winograd.suits((3, 5, 64, 64), (1, 1))
 
 
 @quick
