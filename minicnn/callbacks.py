@@ -19,7 +19,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from minicnn import checks
+from minicnn import checks, ranks
 from minicnn.errors import ArgumentError, DtypeError, OutputError
 from minicnn.files import output_folder
 
@@ -45,6 +45,9 @@ class Callback:
     params : dict: ``epochs``, ``steps`` (batches an epoch; None if unknown) and ``verbose``
     kept : tuple of str
         Names of attributes that a training which is resumed gets back: numbers, strings, lists of them or of arrays.
+    writes : bool
+        True if it writes files: with several ranks it is then called on rank 0 alone. The others are called on all, and
+        must decide alike on all.
 
     Examples
     --------
@@ -59,6 +62,7 @@ class Callback:
     model: Any = None
     params: dict[str, Any] | None = None
     kept: tuple[str, ...] = ()
+    writes = False
 
     def get_state(self) -> dict[str, Any]:
         """Return what the callback remembers, for a training that is resumed."""
@@ -331,7 +335,7 @@ class ModelCheckpoint(Monitor):
     model-03-1.00.safetensors
     """
 
-    kept = ("best",)
+    kept, writes = ("best",), True
 
     def __init__(
         self, filepath: str | os.PathLike, monitor: str = "val_loss", verbose: int = 0, save_best_only: bool = False,
@@ -428,7 +432,7 @@ class CSVLogger(Callback):
     0,0.5,1.5
     """
 
-    kept = ("size",)
+    kept, writes = ("size",), True
 
     def __init__(self, filename: str | os.PathLike, separator: str = ",", append: bool = False):
         if not isinstance(separator, str) or len(separator) != 1:
@@ -509,6 +513,7 @@ class ProgressBar(Callback):
         if params["verbose"] not in ("auto", 0, 1, 2):
             raise ArgumentError(f'verbose must be "auto", 0, 1 or 2. Received: {params["verbose"]!r}')
         self.verbose = 1 if params["verbose"] == "auto" else int(params["verbose"])
+        self.verbose *= ranks.rank() == 0
         self.epochs, self.steps = params["epochs"], params["steps"]
 
     def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
@@ -590,11 +595,14 @@ class CallbackList:
         if hook == "on_epoch_end":
             self.progress.clear()  # what the callbacks print then starts on a line of its own
         for callback in self.callbacks:
-            getattr(callback, hook)(*arguments)
+            if ranks.rank() == 0 or not callback.writes:
+                getattr(callback, hook)(*arguments)
 
 
 def _say(message: str) -> None:
-    """Print a line at once, above the bar if one is showing."""
+    """Print a line at once, above the bar if one is showing; of several ranks, rank 0 does."""
+    if ranks.rank() > 0:
+        return
     from tqdm import tqdm
 
     tqdm.write(message, file=sys.stdout)

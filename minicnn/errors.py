@@ -57,6 +57,17 @@ class TrainingError(MinicnnError, ArithmeticError):
     """A training run whose loss is no longer a finite number."""
 
 
+def leave(line: str, status: int) -> None:
+    """Print the error that ends the program; with several ranks, `minicnn.ranks` puts a function here that ends all.
+
+    Parameters
+    ----------
+    line : str
+    status : int, of the process
+    """
+    print(line, file=sys.stderr)
+
+
 @contextmanager
 def plain_exit() -> Iterator[None]:
     """End the program with one line and status 2 instead of a traceback when one of our errors comes out of the block.
@@ -80,7 +91,7 @@ def plain_exit() -> Iterator[None]:
     try:
         yield
     except MinicnnError as error:
-        print(f"error: {error}", file=sys.stderr)
+        leave(f"error: {error}", 2)
         raise SystemExit(2) from None
     except BrokenPipeError:  # the reader of our output, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from minicnn import config, kernels, saving
+from minicnn import config, kernels, ranks, saving
 from minicnn.callbacks import CallbackList
 from minicnn.checks import whole_number
 from minicnn.errors import ArgumentError, DataError, DataNotFoundError, MinicnnError, ShapeError
@@ -101,10 +101,27 @@ class Keeper:
         optimizer.slots = {slot: [kernels.here(array) for array in arrays] for slot, arrays in slots.items()}
         self.model.stop_training = state["stopped"]
         for callback, saved in zip(self.hooks.callbacks, state["callbacks"], strict=True):
-            callback.set_state(saved)
+            if ranks.rank() == 0 or not callback.writes:
+                callback.set_state(saved)
         states = [state["generator"], *state["draws"], *state["orders"]]
         for generator, saved in zip([config.generator(), *self._layers(), *self.generators], states, strict=True):
             generator.bit_generator.state = saved
+
+    def agree(self, batches: Any) -> None:
+        """With several ranks, give all of them rank 0's weights, slots and generators."""
+        if ranks.size() == 1:
+            return
+        ranks.tell_witness(f"state {'' if self.path is None else self.path.absolute()}")
+        if hasattr(batches, "image_shape"):
+            self.model.ensure_built(np.empty((0, *batches.image_shape)))
+        slots = [array for slot in self.model.optimizer.slots.values() for array in slot]
+        for array in (*self.model.weights(), *slots):
+            ranks.agree(array)
+        generators = [config.generator(), *self._layers(), *self.generators]
+        states = [generator.bit_generator.state for generator in generators]
+        states = json.loads(ranks.agree_text(json.dumps(states, default=np.ndarray.tolist)))
+        for generator, state in zip(generators, states, strict=True):
+            generator.bit_generator.state = state
 
     def begin_epoch(self) -> None:
         """Note the generators' states, from which the order of the epoch follows."""
@@ -118,7 +135,7 @@ class Keeper:
         OutputError
             If the file cannot be written; the old one is still there then.
         """
-        if self.path is None:
+        if self.path is None or ranks.rank() > 0:
             return
         orders = self.order if step else [g.bit_generator.state for g in self.generators]
         tensors = dict(self.model.named_weights())
@@ -157,7 +174,7 @@ class Keeper:
             return
 
         def note(number: int, frame: FrameType | None) -> None:
-            self.signal = number
+            self.signal = ranks.signals.mine = number
             for each, handler in before.items():
                 signal.signal(each, handler)
 
@@ -180,6 +197,8 @@ class Keeper:
         SystemExit
             After SIGTERM, with status 143, as shells expect.
         """
+        if ranks.size() > 1:
+            self.signal = ranks.signals.agreed
         if self.signal is None:
             return
         if step and not np.isfinite(running[1]):  # of a loss that is no number; the last state that was good stays
@@ -187,7 +206,9 @@ class Keeper:
         if step:
             self.save(epoch, step, running)
         where = f"after step {step} of epoch {epoch + 1}" if step else f"after epoch {epoch}"
-        print(f"\nStopped {where}. The state is in {self.path}: fit(resume=...), or --resume, goes on from there.")
+        if ranks.rank() == 0:
+            print(f"\nStopped {where}. The state is in {self.path}: fit(resume=...), or --resume, goes on from there.")
+        ranks.wait()
         if self.signal == signal.SIGINT:
             raise KeyboardInterrupt
         raise SystemExit(128 + self.signal)
@@ -204,7 +225,7 @@ def state_file(folder: str | os.PathLike, resume: bool) -> Path:
     path = Path(folder) / "state.safetensors"
     if resume and not path.exists():
         raise DataNotFoundError(f"there is nothing to resume: expected {path}. Start without --resume.")
-    if not resume:
+    if not resume and ranks.rank() == 0:
         path.unlink(missing_ok=True)
     return path
 

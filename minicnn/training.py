@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from minicnn import kernels
+from minicnn import kernels, ranks
 from minicnn.callbacks import Callback, CallbackList, History
 from minicnn.checks import positive_integer, whole_number
 from minicnn.data import Dataset
@@ -61,7 +61,7 @@ def train_step(model: Any, images: np.ndarray, labels: np.ndarray) -> tuple[np.n
         optimizer, ours = model.optimizer, (*model.layers, model.optimizer, model.loss)
         if not all(type(part).__module__.startswith("minicnn.") for part in ours):
             return None
-        if optimizer.counts or any(layer.generator is not None for layer in model.layers):
+        if ranks.size() > 1 or optimizer.counts or any(layer.generator is not None for layer in model.layers):
             return None  # what is drawn, or follows from the number of the step, comes from the host
         settings = (model.fuse, *model.layers, type(optimizer), *optimizer.get_config().values())
         settings += type(model.loss), *model.loss.get_config().values()
@@ -75,10 +75,42 @@ def train_step(model: Any, images: np.ndarray, labels: np.ndarray) -> tuple[np.n
 
 def plain_step(model: Any, images: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Do what `train_step` does, kernel by kernel, with a batch that fits and is where it is computed with."""
+    if ranks.size() > 1:
+        return shared_step(model, images, labels)
     losses, correct, dz = _judge(model, images, labels, training=True)
     model.backward(dz, from_logits=True)
     model.optimizer.apply(model.gradients(), model.trainable_weights())
     return losses, correct
+
+
+def shared_step(model: Any, images: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Do what `plain_step` does together with the other ranks, each with its share of the batch.
+
+    One Allreduce of one flat array tells everybody everything: the gradients and the moving averages, both weighted by
+    the size of the share, then a place for each loss and each hit of the batch, and at last whether a signal came.
+    """
+    N = len(images)
+    with ranks.sharing(N) as own:
+        losses, correct, dz = _judge(model, images[own], labels[own], training=True)
+        weight = len(losses) / N
+        model.backward(dz * weight, from_logits=True)
+    averages = [array for layer in model.layers for array in layer.state.values()]
+    pieces = [*model.gradients(), *(average * weight for average in averages)]
+    size = sum(piece.size for piece in pieces)
+    flat = np.zeros_like(dz, shape=size + 2 * N + 1)
+    ends = np.cumsum([piece.size for piece in pieces]).tolist()
+    parts = [slice(end - piece.size, end) for piece, end in zip(pieces, ends, strict=True)]
+    for piece, part in zip(pieces, parts, strict=True):
+        flat[part] = piece.reshape(-1)
+    flat[size : size + N][own], flat[size + N : size + 2 * N][own] = losses, correct
+    flat[-1] = ranks.signals.mine
+    ranks.add(flat)
+    sums = [flat[part].reshape(piece.shape) for piece, part in zip(pieces, parts, strict=True)]
+    for average, mean in zip(averages, sums[len(pieces) - len(averages) :], strict=True):
+        average[...] = mean
+    model.optimizer.apply(sums[: len(pieces) - len(averages)], model.trainable_weights())
+    ranks.signals.note(float(flat[-1]))
+    return flat[size : size + N], flat[size + N : size + 2 * N]
 
 
 def fit(
@@ -106,6 +138,7 @@ def fit(
     logs: dict[str, float] = {}
     hooks.call("on_train_begin", logs)
     begun = keeper.restore(batches) or {"epoch": initial_epoch, "step": 0, "running": []}
+    keeper.agree(batches)
     try:
         with hooks.progress, _quiet(), keeper.listening():
             for epoch in range(begun["epoch"], epochs):
@@ -115,7 +148,7 @@ def fit(
                 logs = _train_epoch(model, batches, hooks, keeper, epoch, begun if epoch == begun["epoch"] else {})
                 if validation is not None:
                     hooks.call("on_test_begin", {})
-                    measured = _measure(model, validation, hooks, "test")
+                    measured = _measure(model, validation, hooks, "test", together=True)
                     hooks.call("on_test_end", measured)
                     logs |= {f"val_{name}": value for name, value in measured.items()}
                 hooks.call("on_epoch_end", epoch, logs)
@@ -252,12 +285,19 @@ def _blaming_memory_on(images: Any) -> Iterator[None]:
         ) from None
 
 
-def _measure(model: Any, batches: Iterable, hooks: CallbackList, kind: str) -> dict[str, float]:
+def _measure(model: Any, batches: Iterable, hooks: CallbackList, kind: str, together: bool = False) -> dict[str, float]:
+    """Return loss and metrics; `together`, each rank computes its share of every batch."""
     running, logs = Running(model.metrics), {}
     for step, (images, labels) in enumerate(kernels.chosen_room().ahead(_pairs(batches))):
         hooks.call(f"on_{kind}_batch_begin", step, {})
         with _blaming_memory_on(images):
-            losses, correct, _ = _judge(model, *_admit(model, images, labels), training=False)
+            images, labels = _admit(model, images, labels)
+            own = ranks.share(len(images)) if together else slice(None)
+            losses, correct, dz = _judge(model, images[own], labels[own], training=False)
+            if together and ranks.size() > 1:
+                both = np.zeros_like(dz, shape=(2, len(images)))
+                both[0, own], both[1, own] = losses, correct
+                losses, correct = ranks.add(both)
         logs = running.add(losses, correct)
         hooks.call(f"on_{kind}_batch_end", step, logs)
     _check_any(running)

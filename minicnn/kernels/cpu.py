@@ -11,6 +11,7 @@ cache, added to dx by im2col's transpose.
 """
 
 import itertools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -215,7 +216,7 @@ def softmax_crossentropy(z: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray,
 
 def moments(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the mean and the biased variance of each channel of x (..., C), both (C,) and float64."""
-    rows, C = np.ascontiguousarray(x).reshape(len(x), -1, x.shape[-1]), x.shape[-1]  # (N, places, C)
+    rows, C = _by_places(x), x.shape[-1]
     origin = rows[0, 0].astype(np.float64) if x.size else np.zeros(C)  # near the mean: the squares do not cancel
     sums = _channel_sums(_moments, C, rows, origin=origin)
     first, second = sums / max(1, x.size // C)  # (C,) each
@@ -235,9 +236,8 @@ def normalize_sums(dy: np.ndarray, x: np.ndarray, mean: np.ndarray) -> tuple[np.
 
     dy and x (..., C), mean (C,).
     """
-    C = x.shape[-1]
-    dy, x = (np.ascontiguousarray(a).reshape(len(a), -1, C) for a in (dy, x))  # (N, places, C) each
-    first, second = _channel_sums(_normalize_sums, C, dy, x, origin=mean.astype(np.float64))
+    sums = _channel_sums(_normalize_sums, x.shape[-1], _by_places(dy), _by_places(x), origin=mean.astype(np.float64))
+    first, second = sums  # (C,) each
     return first, second
 
 
@@ -356,6 +356,10 @@ def _output_size(x_shape: tuple, kernel_size: Pair, strides: Pair, pads: Pads) -
     return OH, OW
 
 
+def _by_places(x: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(x).reshape(len(x), math.prod(x.shape[1:-1]), x.shape[-1])  # (N, places, C)
+
+
 def _channel_sums(kernel, C: int, *arrays: np.ndarray, origin: np.ndarray) -> np.ndarray:
     """Return the two sums (2, C) that a kernel makes over images and places of arrays (N, places, C)."""
     blocks = threads.blocks(len(arrays[0]))
@@ -371,7 +375,7 @@ def _channel_sums(kernel, C: int, *arrays: np.ndarray, origin: np.ndarray) -> np
 
 def _by_images(kernel, shape: tuple, arrays: Sequence[np.ndarray], vectors: Sequence[np.ndarray]) -> None:
     """Call the kernel on the images of each block, as rows of channels, and on the vectors (C,)."""
-    rows = [np.ascontiguousarray(a).reshape(shape[0], -1, shape[-1]) for a in arrays]  # (N, places, C) each
+    rows = [_by_places(a) for a in arrays]  # (N, places, C) each
     blocks = threads.blocks(shape[0])
 
     def task(i: int) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from minicnn import config, kernels
+from minicnn import config, kernels, ranks
 from minicnn.errors import ArgumentError, DtypeError, ShapeError, StateError
 
 Shape = tuple[int, ...]
@@ -289,14 +289,15 @@ class Layer:
         (self.params if trainable else self.state)[name] = kernels.here(weight)
 
     def draw(self, sample: Callable[[int], np.ndarray]) -> np.ndarray:
-        """Return what ``sample(N)`` draws for the N images of the batch.
+        """Return what is drawn for the images of the batch, of ``sample(N)`` for all that the ranks share.
 
         Parameters
         ----------
         sample : callable, such as ``lambda N: self.generator.random((N, 4))``
         """
         assert self.batch is not None
-        return sample(self.batch)
+        N, own = ranks.batch(self.batch)  # with several ranks each draws for all and takes its part
+        return sample(N)[own]
 
     def check_rank(self, input_shape: Any, axes: Sequence[str] | None) -> Shape:
         """Return `input_shape` as a tuple if it has the axes that are expected, all of a positive size.
