@@ -38,7 +38,7 @@ def doors(name):
 
 def test_all_rooms_have_the_same_doors():
     assert doors("gpu") == doors("cpu") == doors("reference")
-    assert len(doors("gpu")) == 24
+    assert len(doors("gpu")) == 27
     assert all(contract for _, _, contract in doors("gpu").values())
 
 
