@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from minicnn import baseline, callbacks, data, files, layers, models, optimizers, resume, utils
+from minicnn import baseline, callbacks, data, files, layers, losses, models, optimizers, resume, utils
 from minicnn.arguments import Parser, add_device, at_least
 from minicnn.data.folders import read_images
 from minicnn.errors import DataError, ShapeError, TrainingError, plain_exit
@@ -158,7 +158,7 @@ def gradcheck(arguments: argparse.Namespace) -> int:
 
     utils.set_random_seed(arguments.seed)
     checks = [partial(check_layer, layer, shape) for layer, shape in _layers()]
-    checks.append(partial(check_model, _residual_network(), name="residual network and loss"))
+    checks.append(partial(check_model, _residual_network(), name="residual network, smoothed loss"))
     model_s, entries = baseline.model_s(), arguments.entries or None
     checks.append(partial(check_model, model_s, max_entries=entries, name="Model S and loss"))
     print(HEADER)
@@ -247,7 +247,9 @@ def _residual_network() -> models.Model:
     y = layers.Conv2D(4, 3, padding="same", activation="relu")(x)
     x = layers.Add()([x, layers.Conv2D(4, 3, padding="same")(y)])
     x = layers.Flatten()(layers.MaxPooling2D(2)(layers.ReLU()(x)))
-    return models.Model(inputs, layers.Dense(5, activation="softmax")(x))
+    model = models.Model(inputs, layers.Dense(5, activation="softmax")(x))
+    model.compile(loss=losses.SparseCategoricalCrossentropy(label_smoothing=0.1))
+    return model
 
 
 if __name__ == "__main__":

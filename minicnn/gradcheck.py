@@ -177,6 +177,8 @@ def check_model(
 ) -> Report:
     """Check the gradient of the cross-entropy with respect to every weight of a model, and to its input.
 
+    The loss is the model's own, with its smoothing, if it is compiled.
+
     Parameters
     ----------
     model : Model
@@ -213,7 +215,7 @@ def check_model(
     forward = _repeatable(model.forward, model.layers)
     outputs = forward(x, training=True)
     labels = rng.integers(0, outputs.shape[1], len(x)) if labels is None else np.asarray(labels)
-    loss = SparseCategoricalCrossentropy(from_logits=True)
+    loss = model.loss or SparseCategoricalCrossentropy()
 
     tensors = {"dx": x}
     for layer in model.layers:

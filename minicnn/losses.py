@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from minicnn import kernels
+from minicnn.checks import number
 from minicnn.errors import ArgumentError, DataError, ShapeError
 
 
@@ -14,15 +15,25 @@ class SparseCategoricalCrossentropy:
     A model that ends in a softmax is trained and evaluated from the logits before it, as Keras does:
     loss = log(sum_k exp(z_k)) - z[label] and dz = (p - onehot) / N, exact even where p underflows. Called on
     probabilities alone, where the logits are gone, they are clipped to [1e-7, 1 - 1e-7] as Keras does too.
+    Smoothed, the target is not 1 for the label and 0 for the others, but (1 - s) * onehot + s / K: no logit pays off
+    that runs away to infinity.
 
     Parameters
     ----------
     from_logits : bool
         Whether predictions are logits instead of probabilities.
+    label_smoothing : float
+        s, in [0, 1].
+
+    Raises
+    ------
+    ArgumentError
+        If `label_smoothing` is no such number.
 
     References
     ----------
-    Goodfellow, Bengio and Courville, Deep Learning, 2016, section 6.2.2.3.
+    Goodfellow, Bengio and Courville, Deep Learning, 2016, sections 6.2.2.3 and 7.5.1.
+    Szegedy et al., Rethinking the inception architecture for computer vision, CVPR 2016, section 7.
 
     Examples
     --------
@@ -32,10 +43,14 @@ class SparseCategoricalCrossentropy:
     100.0
     >>> round(SparseCategoricalCrossentropy()(np.array([0]), np.array([[0.0, 1.0]])), 3)
     16.118
+    >>> smoothed = SparseCategoricalCrossentropy(label_smoothing=0.5)
+    >>> round(smoothed(np.array([0]), np.array([[0.75, 0.25]])), 3)  # -(0.75 ln 0.75 + 0.25 ln 0.25)
+    0.562
     """
 
-    def __init__(self, from_logits: bool = False) -> None:
+    def __init__(self, from_logits: bool = False, label_smoothing: float = 0.0) -> None:
         self.from_logits = from_logits
+        self.label_smoothing = number("SparseCategoricalCrossentropy(label_smoothing)", label_smoothing, 0, 1)
 
     def __call__(self, labels: Any, predictions: Any) -> float:
         """Return the mean loss of predictions against labels.
@@ -54,8 +69,9 @@ class SparseCategoricalCrossentropy:
         labels = check_labels(labels, predictions)
         if self.from_logits:
             return float(self.value_and_gradient(predictions, labels)[0].mean())
-        p = np.clip(predictions[np.arange(len(labels)), labels], 1e-7, 1 - 1e-7)  # (N,)
-        return float(-np.log(p).mean())
+        logs = np.log(np.clip(predictions, 1e-7, 1 - 1e-7))  # (N, K)
+        own, smoothing = logs[np.arange(len(labels)), labels], self.label_smoothing  # (N,)
+        return float(-((1 - smoothing) * own + smoothing * logs.mean(axis=1)).mean())
 
     def value_and_gradient(self, logits: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return each sample's loss (N,) and the gradient of their mean with respect to the logits (N, K).
@@ -70,11 +86,11 @@ class SparseCategoricalCrossentropy:
         DtypeError
             If the logits are not an array that kernels compute with.
         """
-        return kernels.room(logits).softmax_crossentropy(logits, labels)
+        return kernels.room(logits).softmax_crossentropy(logits, labels, self.label_smoothing)
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments that build an equal loss, as plain JSON values."""
-        return {"from_logits": self.from_logits}
+        return {"from_logits": self.from_logits, "label_smoothing": self.label_smoothing}
 
 
 def check_labels(labels: Any, predictions: np.ndarray) -> np.ndarray:
@@ -135,7 +151,7 @@ def get(loss: Any) -> SparseCategoricalCrossentropy:
     --------
     >>> from minicnn import losses
     >>> losses.get("sparse_categorical_crossentropy").get_config()
-    {'from_logits': False}
+    {'from_logits': False, 'label_smoothing': 0.0}
     """
     if isinstance(loss, SparseCategoricalCrossentropy):
         return loss

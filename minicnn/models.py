@@ -194,7 +194,7 @@ class Model:
 
         Parameters
         ----------
-        optimizer : SGD or "sgd"
+        optimizer : Optimizer, "sgd", "rmsprop", "adam" or "adamw"
         loss : SparseCategoricalCrossentropy or "sparse_categorical_crossentropy"
         metrics : sequence of {"accuracy"}, optional
         fuse : bool

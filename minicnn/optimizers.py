@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,13 @@ class Optimizer:
     ----------
     learning_rate : float
         At least 0; kept in the float type of the layers, as Keras keeps it.
+    weight_decay : float or None
+        At least 0; before each step, w -= learning_rate * weight_decay * w. The gradient, and what is kept of it, knows
+        nothing of that.
+    clipnorm : float or None
+        Positive; a weight's gradient whose norm, the root of the sum of its squares, is larger is scaled down to it.
+    global_clipnorm : float or None
+        Positive; the same with all gradients as one, so that their direction stays. Only one of the two can be given.
 
     Attributes
     ----------
@@ -30,7 +38,12 @@ class Optimizer:
     Raises
     ------
     ArgumentError
-        If a number is outside its range.
+        If a number is outside its range, or both norms are given.
+
+    References
+    ----------
+    Loshchilov and Hutter, Decoupled weight decay regularization, ICLR 2019, algorithm 2.
+    Pascanu, Mikolov and Bengio, On the difficulty of training recurrent neural networks, ICML 2013, algorithm 1.
 
     Examples
     --------
@@ -51,9 +64,21 @@ class Optimizer:
     kept: tuple[str, ...] = ()  # the names of the slots
     counts = False  # True if a step depends on its number
 
-    def __init__(self, learning_rate: float) -> None:
+    def __init__(
+        self, learning_rate: float, weight_decay: float | None = None,
+        clipnorm: float | None = None, global_clipnorm: float | None = None,
+    ) -> None:  # fmt: skip
         self._dtype = np.dtype(config.floatx()).type
         self.learning_rate = learning_rate
+        kind = type(self).__name__
+        self.weight_decay = None if weight_decay is None else number(f"{kind}(weight_decay)", weight_decay, 0)
+        self.clipnorm = None if clipnorm is None else self._positive("clipnorm", clipnorm)
+        self.global_clipnorm = None if global_clipnorm is None else self._positive("global_clipnorm", global_clipnorm)
+        if clipnorm is not None and global_clipnorm is not None:
+            raise ArgumentError(
+                f"{kind} expects clipnorm, of each gradient, or global_clipnorm, of all in one, not both. "
+                f"Received: clipnorm={clipnorm} and global_clipnorm={global_clipnorm}"
+            )
         self.slots: dict[str, list[np.ndarray]] = {}
         self.iterations = 0
         self.owner: Any = None  # the model whose slots these are
@@ -96,10 +121,15 @@ class Optimizer:
             room = kernels.room(weights[0])
             for slot in self.slots.values():
                 slot[:] = [array if kernels.room(array) is room else kernels.here(array) for array in slot]
+            limit = self.clipnorm or self.global_clipnorm
+            if limit is not None:
+                gradients = room.clip_by_norm(gradients, limit, together=self.clipnorm is None)
+            if self.weight_decay:
+                room.decay(weights, self.learning_rate * self.weight_decay)
             self.step(room, weights, gradients)
 
-    def step(self, room: Any, weights: Sequence[np.ndarray], gradients: Sequence[np.ndarray]) -> None:
-        """Change `weights` and `slots` in place.
+    def step(self, room: ModuleType, weights: Sequence[np.ndarray], gradients: Sequence[np.ndarray]) -> None:
+        """Change `weights` and `slots` in place; clipping and decay have been done.
 
         Parameters
         ----------
@@ -110,7 +140,12 @@ class Optimizer:
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments that build an equal optimizer, as plain JSON values."""
-        return {"learning_rate": self.learning_rate}
+        chosen = {name: getattr(self, name) for name in ("weight_decay", "clipnorm", "global_clipnorm")}
+        return {"learning_rate": self.learning_rate} | {k: v for k, v in chosen.items() if v is not None}
+
+    def _positive(self, name: str, value: Any) -> float:
+        """Return `value` as a float if it is positive in the float type of the layers, too."""
+        return number(f"{type(self).__name__}({name})", value, float(np.finfo(self._dtype).tiny))
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(f'{key}={value}' for key, value in self.get_config().items())})"
@@ -130,6 +165,8 @@ class SGD(Optimizer):
     momentum : float
         In [0, 1].
     nesterov : bool
+    weight_decay, clipnorm, global_clipnorm : float or None
+        As in `Optimizer`.
 
     Raises
     ------
@@ -152,12 +189,15 @@ class SGD(Optimizer):
 
     kept = ("velocity",)
 
-    def __init__(self, learning_rate: float = 0.01, momentum: float = 0.0, nesterov: bool = False) -> None:
-        super().__init__(learning_rate)
+    def __init__(
+        self, learning_rate: float = 0.01, momentum: float = 0.0, nesterov: bool = False,
+        weight_decay: float | None = None, clipnorm: float | None = None, global_clipnorm: float | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__(learning_rate, weight_decay, clipnorm, global_clipnorm)
         self.momentum = number("SGD(momentum)", momentum, 0, 1)
         self.nesterov = bool(nesterov)
 
-    def step(self, room: Any, weights: Sequence[np.ndarray], gradients: Sequence[np.ndarray]) -> None:
+    def step(self, room: ModuleType, weights: Sequence[np.ndarray], gradients: Sequence[np.ndarray]) -> None:
         """Change the weights and their velocities."""
         velocities = self.slots["velocity"]
         room.sgd_step(weights, gradients, velocities, self.learning_rate, self.momentum, self.nesterov)
@@ -179,6 +219,8 @@ class RMSprop(Optimizer):
         Of the last mean's share in the next, in [0, 1).
     epsilon : float
         Positive; what a root is at least, squared.
+    weight_decay, clipnorm, global_clipnorm : float or None
+        As in `Optimizer`.
 
     Raises
     ------
@@ -201,12 +243,15 @@ class RMSprop(Optimizer):
 
     kept = ("square",)
 
-    def __init__(self, learning_rate: float = 0.001, rho: float = 0.9, epsilon: float = 1e-7) -> None:
-        super().__init__(learning_rate)
+    def __init__(
+        self, learning_rate: float = 0.001, rho: float = 0.9, epsilon: float = 1e-7, weight_decay: float | None = None,
+        clipnorm: float | None = None, global_clipnorm: float | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__(learning_rate, weight_decay, clipnorm, global_clipnorm)
         self.rho = number("RMSprop(rho)", rho, 0, below=1)
-        self.epsilon = number("RMSprop(epsilon)", epsilon, float(np.finfo(self._dtype).tiny))
+        self.epsilon = self._positive("epsilon", epsilon)
 
-    def step(self, room: Any, weights: Sequence[np.ndarray], gradients: Sequence[np.ndarray]) -> None:
+    def step(self, room: ModuleType, weights: Sequence[np.ndarray], gradients: Sequence[np.ndarray]) -> None:
         """Change the weights and the mean squares of their gradients."""
         room.rmsprop_step(weights, gradients, self.slots["square"], self.learning_rate, self.rho, self.epsilon)
 
@@ -229,6 +274,8 @@ class Adam(Optimizer):
         Of the last means' shares in the next, in [0, 1).
     epsilon : float
         Positive; what a root is at least.
+    weight_decay, clipnorm, global_clipnorm : float or None
+        As in `Optimizer`.
 
     Raises
     ------
@@ -253,24 +300,63 @@ class Adam(Optimizer):
     counts = True
 
     def __init__(
-        self, learning_rate: float = 0.001, beta_1: float = 0.9, beta_2: float = 0.999, epsilon: float = 1e-7
-    ) -> None:
-        super().__init__(learning_rate)
-        self.beta_1 = number("Adam(beta_1)", beta_1, 0, below=1)
-        self.beta_2 = number("Adam(beta_2)", beta_2, 0, below=1)
-        self.epsilon = number("Adam(epsilon)", epsilon, float(np.finfo(self._dtype).tiny))
+        self, learning_rate: float = 0.001, beta_1: float = 0.9, beta_2: float = 0.999, epsilon: float = 1e-7,
+        weight_decay: float | None = None,
+        clipnorm: float | None = None, global_clipnorm: float | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__(learning_rate, weight_decay, clipnorm, global_clipnorm)
+        self.beta_1 = number(f"{type(self).__name__}(beta_1)", beta_1, 0, below=1)
+        self.beta_2 = number(f"{type(self).__name__}(beta_2)", beta_2, 0, below=1)
+        self.epsilon = self._positive("epsilon", epsilon)
 
-    def step(self, room: Any, weights: Sequence[np.ndarray], gradients: Sequence[np.ndarray]) -> None:
+    def step(self, room: ModuleType, weights: Sequence[np.ndarray], gradients: Sequence[np.ndarray]) -> None:
         """Change the weights and both means."""
         t = self.iterations
         rate = self.learning_rate * math.sqrt(1 - self.beta_2**t) / (1 - self.beta_1**t)
-        room.adam_step(weights, gradients, *self.slots.values(), rate, self.beta_1, self.beta_2, self.epsilon)
+        means, squares = self.slots["mean"], self.slots["square"]
+        room.adam_step(weights, gradients, means, squares, rate, self.beta_1, self.beta_2, self.epsilon)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "beta_1": self.beta_1, "beta_2": self.beta_2, "epsilon": self.epsilon}
 
 
-OPTIMIZERS = {"sgd": SGD, "rmsprop": RMSprop, "adam": Adam}
+class AdamW(Adam):
+    """Adam with decoupled weight decay: before each step, w -= learning_rate * weight_decay * w.
+
+    Parameters
+    ----------
+    learning_rate, weight_decay : float
+        At least 0.
+    beta_1, beta_2, epsilon, clipnorm, global_clipnorm : as in `Adam`
+
+    Raises
+    ------
+    ArgumentError
+        If a number is outside its range.
+
+    References
+    ----------
+    Loshchilov and Hutter, Decoupled weight decay regularization, ICLR 2019, algorithm 2.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from minicnn.optimizers import AdamW
+    >>> w = np.array([1.0, 2.0], np.float32)
+    >>> AdamW(0.5, weight_decay=0.25).apply([np.array([1.0, -100.0], np.float32)], [w])
+    >>> w.round(3)
+    array([0.375, 2.25 ], dtype=float32)
+    """
+
+    def __init__(
+        self, learning_rate: float = 0.001, weight_decay: float = 0.004, beta_1: float = 0.9, beta_2: float = 0.999,
+        epsilon: float = 1e-7, clipnorm: float | None = None, global_clipnorm: float | None = None,
+    ) -> None:  # fmt: skip
+        weight_decay = number("AdamW(weight_decay)", weight_decay, 0)  # None is no decay
+        super().__init__(learning_rate, beta_1, beta_2, epsilon, weight_decay, clipnorm, global_clipnorm)
+
+
+OPTIMIZERS = {"sgd": SGD, "rmsprop": RMSprop, "adam": Adam, "adamw": AdamW}
 
 
 def get(optimizer: Any) -> Optimizer:
@@ -278,7 +364,7 @@ def get(optimizer: Any) -> Optimizer:
 
     Parameters
     ----------
-    optimizer : Optimizer, "sgd", "rmsprop" or "adam"
+    optimizer : Optimizer, "sgd", "rmsprop", "adam" or "adamw"
 
     Raises
     ------

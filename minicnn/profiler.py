@@ -142,7 +142,8 @@ def profile(model: Model, images: np.ndarray, labels: np.ndarray, steps: int = 2
     model.ensure_built(images)
     own = model.optimizer or optimizers.SGD(momentum=0.9)
     loss = model.loss or losses.SparseCategoricalCrossentropy(from_logits=model._softmax() is None)
-    model.compile(optimizers.SGD(0.0, own.momentum, own.nesterov), loss, model.metrics[1:], model.fuse)
+    own.learning_rate = 0.0
+    model.compile(own, loss, model.metrics[1:], model.fuse)
 
     clocks = [(Clock(step.layer, "forward"), Clock(step.layer, "backward")) for step in model._steps]
     others = [Clock(model.loss, "value_and_gradient"), Clock(model.optimizer, "apply")]

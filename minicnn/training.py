@@ -63,8 +63,8 @@ def train_step(model: Any, images: np.ndarray, labels: np.ndarray) -> tuple[np.n
             return None
         if ranks.size() > 1 or optimizer.counts or any(layer.generator is not None for layer in model.layers):
             return None  # what is drawn, or follows from the number of the step, comes from the host
-        settings = (model.fuse, *model.layers, type(optimizer), *optimizer.get_config().values())
-        settings += type(model.loss), *model.loss.get_config().values()
+        settings = (model.fuse, *model.layers, type(optimizer), *optimizer.get_config().items())
+        settings += type(model.loss), *model.loss.get_config().items()
         return settings, (*model.weights(), *(array for slot in optimizer.slots.values() for array in slot))
 
     with _blaming_memory_on(images):

@@ -51,7 +51,7 @@ def data(seed=None):
     return first.concatenate(second).shuffle(3).prefetch(2), Dataset.from_arrays(images[:15], labels[:15], 4)
 
 
-def training(folder, killer=None, resume=True, epochs=7):
+def training(folder, killer=None, resume=True, epochs=7, optimizer=None):
     """Train with everything that remembers something; return what is left, to the bit."""
     minicnn.utils.set_random_seed(1)
     train, validation = data()
@@ -59,7 +59,7 @@ def training(folder, killer=None, resume=True, epochs=7):
         minicnn.Input((6, 6, 2)), layers.Rescaling(1 / 255), layers.Conv2D(4, 3, padding="same", activation="relu"),
         layers.MaxPooling2D(2), layers.Flatten(), layers.Dense(5, activation="relu"), layers.Dense(3, "softmax"),
     ])  # fmt: skip
-    model.compile(minicnn.optimizers.SGD(0.3, momentum=0.9), metrics=["accuracy"])
+    model.compile(optimizer or minicnn.optimizers.SGD(0.3, momentum=0.9), metrics=["accuracy"])
     history = model.fit(
         train, validation_data=validation, epochs=epochs, verbose=0, resume=folder / "state" if resume else None,
         callbacks=[
@@ -71,7 +71,8 @@ def training(folder, killer=None, resume=True, epochs=7):
         ],
     )  # fmt: skip
     left = {f"weight {i}": w.tobytes() for i, w in enumerate(model.get_weights())}
-    left |= {f"velocity {i}": on_host(v).tobytes() for i, v in enumerate(model.optimizer.slots["velocity"])}
+    for slot, arrays in model.optimizer.slots.items():
+        left |= {f"{slot} {i}": on_host(array).tobytes() for i, array in enumerate(arrays)}
     left |= {file: (folder / file).read_bytes() for file in ("best", "history.csv")}
     return left | {"history": history.history, "epochs": history.epoch, "rate": model.optimizer.learning_rate}
 
@@ -95,6 +96,43 @@ def test_a_training_that_was_killed_ends_where_the_unbroken_one_ends(unbroken, t
     with pytest.raises(Killed):
         training(tmp_path, Killer(epoch + 1, batch))
     assert training(tmp_path) == unbroken
+
+
+OPTIMIZERS = {
+    "nesterov": lambda: minicnn.optimizers.SGD(0.1, 0.9, nesterov=True, weight_decay=0.01, clipnorm=0.5),
+    "rmsprop": lambda: minicnn.optimizers.RMSprop(0.01, global_clipnorm=1.0),
+    "adam": lambda: minicnn.optimizers.Adam(0.01),
+    "adamw": lambda: minicnn.optimizers.AdamW(0.01),
+}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_each_optimizer_goes_on_where_it_was(name, tmp_path):
+    class Signal(Killer):
+        def on_train_batch_end(self, batch, logs=None):
+            if (self.epoch, batch) == self.at:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    for folder in ("whole", "broken"):
+        (tmp_path / folder).mkdir()
+    whole = training(tmp_path / "whole", Signal(), optimizer=OPTIMIZERS[name]())
+    for at in ((0, 2), (1, 4)):  # within an epoch
+        with pytest.raises(SystemExit):
+            training(tmp_path / "broken", Signal(*at), optimizer=OPTIMIZERS[name]())
+    assert training(tmp_path / "broken", Signal(), optimizer=OPTIMIZERS[name]()) == whole
+    slots = {key.split()[0] for key in whole} & {"velocity", "mean", "square"}
+    assert slots == set(OPTIMIZERS[name]().kept)
+
+
+def test_the_number_of_steps_is_part_of_the_state(tmp_path):
+    """Adam's correction follows from it: a state that forgot it would go on with the steps of a beginning."""
+    training(tmp_path, optimizer=OPTIMIZERS["adam"](), epochs=2)
+    tensors, header = minicnn.saving.read_all(tmp_path / "state")
+    assert header["training"]["iterations"] == 14
+    right = training(tmp_path, optimizer=OPTIMIZERS["adam"](), epochs=3)
+    header["training"]["iterations"] = 0
+    minicnn.saving.write(tmp_path / "state", tensors, header["model"], training=header["training"])
+    assert training(tmp_path, optimizer=OPTIMIZERS["adam"](), epochs=3) != right
 
 
 def test_a_finished_training_is_not_trained_again(unbroken, tmp_path):
@@ -178,7 +216,7 @@ def test_without_a_state_ctrl_c_comes_at_once(tmp_path):
 def other(**changes):
     """A training that is another one in one respect."""
     model = models.Sequential([minicnn.Input((4,)), layers.Dense(changes.get("units", 3), "softmax")])
-    model.compile(minicnn.optimizers.SGD(0.1, momentum=changes.get("momentum", 0.9)))
+    model.compile(changes.get("optimizer") or minicnn.optimizers.SGD(0.1, momentum=changes.get("momentum", 0.9)))
     shuffled = Dataset.from_arrays(
         np.zeros((9, 4), np.float32), np.arange(9) % 2, 4, shuffle=changes.get("shuffle", True)
     )
@@ -191,6 +229,7 @@ def other(**changes):
     [
         ({"units": 2}, "its network differs"),
         ({"momentum": 0.8}, "its optimizer and loss differs"),
+        ({"optimizer": minicnn.optimizers.Adam(0.1)}, "its optimizer and loss differs"),
         ({"shuffle": False}, "its number of data sets that are shuffled differs. Expected: 1. Received: 0."),
         ({"hooks": [callbacks.TerminateOnNaN()]}, "its callbacks differs"),
     ],

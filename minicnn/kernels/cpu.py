@@ -27,6 +27,7 @@ Arrays = Sequence[np.ndarray]
 TILE_ROWS = 512  # rows of cols in one matrix product: at 288 columns of float32, 590 KB
 PRODUCTS = 1 << 21  # of a part of a dense layer: about 50 microseconds
 CHUNK = 1 << 18  # elements of an element-wise operation that one task takes
+LANES = 32  # sums that a sum of squares is made of: so many, side by side, a processor adds at once
 UPDATES = 1 << 20  # weights that one task updates at most: fewer are done before a second thread has begun
 
 
@@ -198,18 +199,22 @@ def softmax_backward(dy: np.ndarray, p: np.ndarray) -> np.ndarray:
     return p * (dy - (dy * p).sum(axis=-1, keepdims=True))
 
 
-def softmax_crossentropy(z: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the losses log(sum(exp(z))) - z[label], (N,), and the gradient of their mean, dz (N, K), both stable.
+def softmax_crossentropy(z: np.ndarray, labels: np.ndarray, smoothing: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
+    """Return the losses log(sum(exp(z))) - sum(t * z), (N,), and the gradient of their mean, dz (N, K), both stable.
 
-    z (N, K) are logits, labels (N,) integers from 0 to K-1.
+    z (N, K) are logits, labels (N,) integers from 0 to K-1. The targets t are smoothing / K, at the label 1 - smoothing
+    more: without smoothing, the losses are log(sum(exp(z))) - z[label].
     """
     rows = np.arange(len(z))
     shifted = z - z.max(axis=1, keepdims=True)  # (N, K)
     dz = np.exp(shifted)
     total = dz.sum(axis=1)  # (N,)
-    losses = np.log(total) - shifted[rows, labels]  # (N,)
+    losses = np.log(total) - (1 - smoothing) * shifted[rows, labels]  # (N,)
     dz /= total[:, None]
-    dz[rows, labels] -= 1
+    dz[rows, labels] -= 1 - smoothing
+    if smoothing:
+        losses -= smoothing / z.shape[1] * shifted.sum(axis=1)
+        dz -= smoothing / z.shape[1]
     dz /= len(z)
     return losses, dz
 
@@ -291,6 +296,24 @@ def cutout(x: np.ndarray, boxes: np.ndarray, value: float) -> np.ndarray:
     return y
 
 
+def clip_by_norm(dws: Arrays, limit: float, together: bool) -> Arrays:
+    """Return dws, each scaled down to a norm (root of the sum of squares) of `limit` if its norm is larger.
+
+    dws (...) is a sequence of arrays, which are left as they are. `together`, the norm is that of all in one.
+    """
+    totals = _square_sums_of(dws)
+    norms = np.sqrt(totals.sum() if together else totals) + np.zeros(len(dws))  # (arrays,)
+    return [_scaled(dw, limit / max(norm, limit)) for dw, norm in zip(dws, norms.tolist(), strict=True)]
+
+
+def decay(ws: Arrays, rate: float) -> None:
+    """In place: w -= rate * w.
+
+    ws (...) is a sequence of arrays.
+    """
+    _update(_decay, (ws,), rate)
+
+
 def sgd_step(
     ws: Arrays, dws: Arrays, velocities: Arrays, learning_rate: float, momentum: float, nesterov: bool
 ) -> None:
@@ -319,6 +342,24 @@ def adam_step(
     of dw^2. lr is corrected, for means that began at 0, already.
     """
     _update(_adam_step, (ws, dws, means, squares), learning_rate, 1 - beta_1, 1 - beta_2, epsilon)
+
+
+def _square_sums_of(dws: Arrays) -> np.ndarray:
+    """Return the sum of the squares of each array, (arrays,) of float64: of parts that do not depend on the threads."""
+    parts = [(k, dw.ravel()[at : at + CHUNK]) for k, dw in enumerate(dws) for at in range(0, dw.size, CHUNK)]
+    sums, totals = np.zeros((len(parts), LANES)), np.zeros(len(dws))
+    threads.run(lambda i: _square_sums(parts[i][1], sums[i]), len(parts))
+    for (k, _), own in zip(parts, sums, strict=True):
+        totals[k] += own.sum()
+    return totals
+
+
+def _scaled(dw: np.ndarray, factor: float) -> np.ndarray:
+    if factor == 1:
+        return dw
+    y = buffers.empty(dw.shape, dw.dtype)
+    _elementwise(_scale, dw, y, dw.dtype.type(factor))
+    return y
 
 
 def _update(kernel, columns: Sequence[Arrays], *numbers: float) -> None:
@@ -601,7 +642,32 @@ def _cutout(x, boxes, y, value):
         y[n, top:bottom, left:right] = value
 
 
+@compiler.jit_apart
+def _square_sums(x, sums):
+    rows = x.size // LANES
+    for r in range(rows):
+        for c in range(LANES):
+            sums[c] += np.float64(x[r * LANES + c]) * np.float64(x[r * LANES + c])
+    for i in range(rows * LANES, x.size):
+        sums[0] += np.float64(x[i]) * np.float64(x[i])
+
+
+@compiler.jit
+def _scale(x, y, factor):
+    for i in range(x.size):
+        y[i] = x[i] * factor
+
+
 # The updates below are of the elements start..stop of all weights, one array behind the other.
+
+
+@compiler.jit
+def _decay(ws, start, stop, rate):
+    for k in range(len(ws)):
+        w = ws[k][max(start, 0) : max(stop, 0)]
+        for i in range(w.size):
+            w[i] -= rate * w[i]
+        start, stop = start - ws[k].size, stop - ws[k].size
 
 
 @compiler.jit

@@ -35,6 +35,7 @@ Arrays = Sequence[Any]
 ROWS, DEPTH, THREADS = 64, 16, 256  # of a tile, as in the text below
 BLOCKS = 256  # thread blocks that a product wants: fixed, and not the card's number, so that all cards sum alike
 RECORDINGS = 8  # steps that a model keeps as graphs: for a full and a last batch, at a few learning rates
+SQUARES = 1024  # parts of a sum of squares
 GROUP = 16  # arrays that one launch updates
 
 CUDA = r"""
@@ -359,14 +360,15 @@ extern "C" __global__ void softmax_backward(const real* dy, const real* p, real*
 }
 
 extern "C" __global__ void softmax_crossentropy(const real* z, const wide* labels, real* losses, real* dz, wide rows,
-                                                int K) {
+                                                int K, real own, real share) {
     EACH(rows)
     z += i * K; dz += i * K;
     const real peak = largest(z, K);
     real total = 0;
     for (int k = 0; k < K; ++k) total += dz[k] = exp(z[k] - peak);
-    losses[i] = log(total) - (z[labels[i]] - peak);
-    for (int k = 0; k < K; ++k) dz[k] = (dz[k] / total - (k == labels[i])) / rows;
+    losses[i] = log(total) - own * (z[labels[i]] - peak);
+    for (int k = 0; share && k < K; ++k) losses[i] -= share * (z[k] - peak);
+    for (int k = 0; k < K; ++k) dz[k] = (dz[k] / total - share - (k == labels[i]) * own) / rows;
 }
 
 // A thread a channel of a part of the rows: neighbours read neighbours. sums (parts, 2, C), in double precision.
@@ -463,35 +465,48 @@ extern "C" __global__ void cutout_bytes(const unsigned char* x, const int* boxes
     cover(x, boxes, y, value, H, W, C, i);
 }
 
+// Of each part of x, column k of sums (parts, arrays), in double precision.
+extern "C" __global__ void square_sums(const real* x, double* sums, wide size, int k, int arrays, int parts) {
+    EACH(parts)
+    double sum = 0;
+    for (wide at = i; at < size; at += parts) sum += double(x[at]) * x[at];
+    sums[i * arrays + k] = sum;
+}
+
 // Arrays of weights one behind the other: array t ends before the element ends[t] of all. `first` and `second` are what
 // the optimizer keeps for each.
 struct Group { real* w[16]; const real* dw[16]; real* first[16]; real* second[16]; wide ends[16]; };
 
-// What each of the updates below does for the thread's weight w, with its gradient dw.
+// What each of the updates below does for the thread's weight w, number `at` of array t.
 #define EACH_WEIGHT \
     EACH(size) \
     int t = 0; \
     while (i >= g.ends[t]) ++t; \
     const wide at = t ? i - g.ends[t - 1] : i; \
-    real& w = g.w[t][at]; \
-    const real dw = g.dw[t][at];
+    real& w = g.w[t][at];
+
+extern "C" __global__ void decay(Group g, wide size, real rate) {
+    EACH_WEIGHT
+    w -= rate * w;
+}
 
 extern "C" __global__ void sgd(Group g, wide size, real rate, real momentum, real nesterov) {
     EACH_WEIGHT
-    const real step = rate * dw, velocity = momentum * g.first[t][at] - step;
+    const real step = rate * g.dw[t][at], velocity = momentum * g.first[t][at] - step;
     g.first[t][at] = velocity;
     w += nesterov ? momentum * velocity - step : velocity;
 }
 
 extern "C" __global__ void rmsprop(Group g, wide size, real rate, real rho, real rest, real epsilon) {
     EACH_WEIGHT
-    const real square = rho * g.first[t][at] + rest * (dw * dw);
+    const real dw = g.dw[t][at], square = rho * g.first[t][at] + rest * (dw * dw);
     g.first[t][at] = square;
     w -= rate * dw / sqrt(square + epsilon);
 }
 
 extern "C" __global__ void adam(Group g, wide size, real rate, real rest_1, real rest_2, real epsilon) {
     EACH_WEIGHT
+    const real dw = g.dw[t][at];
     real &mean = g.first[t][at], &square = g.second[t][at];
     mean += rest_1 * (dw - mean);
     square += rest_2 * (dw * dw - square);
@@ -748,14 +763,16 @@ def softmax_backward(dy: Any, p: Any) -> Any:
     return dz
 
 
-def softmax_crossentropy(z: Any, labels: Any) -> tuple[Any, Any]:
-    """Return the losses log(sum(exp(z))) - z[label], (N,), and the gradient of their mean, dz (N, K), both stable.
+def softmax_crossentropy(z: Any, labels: Any, smoothing: float = 0.0) -> tuple[Any, Any]:
+    """Return the losses log(sum(exp(z))) - sum(t * z), (N,), and the gradient of their mean, dz (N, K), both stable.
 
-    z (N, K) are logits, labels (N,) integers from 0 to K-1.
+    z (N, K) are logits, labels (N,) integers from 0 to K-1. The targets t are smoothing / K, at the label 1 - smoothing
+    more: without smoothing, the losses are log(sum(exp(z))) - z[label].
     """
     (N, K), labels = z.shape, _whole(labels.astype(np.int64, copy=False))
     losses, dz = _empty(N, z.dtype), _empty(z.shape, z.dtype)
-    _each("softmax_crossentropy", N, z.dtype, _whole(z), labels, losses, dz, np.int64(N), np.int32(K))
+    targets = z.dtype.type(1 - smoothing), z.dtype.type(smoothing / K)
+    _each("softmax_crossentropy", N, z.dtype, _whole(z), labels, losses, dz, np.int64(N), np.int32(K), *targets)
     return losses, dz
 
 
@@ -834,6 +851,30 @@ def cutout(x: Any, boxes: Any, value: float) -> Any:
     name, real = ("cutout_bytes", np.dtype(np.float32)) if x.dtype == np.uint8 else ("cutout", x.dtype)
     _each(name, x.size, real, _whole(x), _whole(boxes), y, x.dtype.type(value), *sizes)
     return y
+
+
+def clip_by_norm(dws: Arrays, limit: float, together: bool) -> Arrays:
+    """Return dws, each scaled down to a norm (root of the sum of squares) of `limit` if its norm is larger.
+
+    dws (...) is a sequence of arrays, which are left as they are. `together`, the norm is that of all in one.
+    """
+    dws, count = [_whole(dw) for dw in dws], len(dws)
+    sums, totals = _empty((SQUARES, count), np.float64), _empty(count, np.float64)
+    for k, dw in enumerate(dws):
+        sizes = np.int64(dw.size), np.int32(k), np.int32(count), np.int32(SQUARES)
+        _each("square_sums", SQUARES, dw.dtype, dw, sums, *sizes)
+    _each("add_channel_sums", count, totals.dtype, sums, totals, np.int32(count), np.int32(SQUARES))
+    norms = np.sqrt(totals.sum() if together else totals)  # (arrays,), or of all
+    factors = limit / np.maximum(norms, limit)
+    return [dw * (factors if together else factors[k : k + 1]).astype(dw.dtype) for k, dw in enumerate(dws)]
+
+
+def decay(ws: Arrays, rate: float) -> None:
+    """In place: w -= rate * w.
+
+    ws (...) is a sequence of arrays.
+    """
+    _update("decay", (ws,), rate)
 
 
 def sgd_step(

@@ -184,19 +184,21 @@ def softmax_backward(dy: np.ndarray, p: np.ndarray) -> np.ndarray:
     return dz
 
 
-def softmax_crossentropy(z: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the losses log(sum(exp(z))) - z[label], (N,), and the gradient of their mean, dz (N, K), both stable.
+def softmax_crossentropy(z: np.ndarray, labels: np.ndarray, smoothing: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
+    """Return the losses log(sum(exp(z))) - sum(t * z), (N,), and the gradient of their mean, dz (N, K), both stable.
 
-    z (N, K) are logits, labels (N,) integers from 0 to K-1.
+    z (N, K) are logits, labels (N,) integers from 0 to K-1. The targets t are smoothing / K, at the label 1 - smoothing
+    more: without smoothing, the losses are log(sum(exp(z))) - z[label].
     """
     N, K = z.shape
     losses, dz = np.zeros(N, z.dtype), np.zeros_like(z)
     for n in range(N):
         peak = max(z[n])
         total = sum(math.exp(value - peak) for value in z[n])
-        losses[n] = math.log(total) + peak - z[n, labels[n]]
+        targets = [(1 - smoothing) * (k == labels[n]) + smoothing / K for k in range(K)]
+        losses[n] = math.log(total) + sum(t * (peak - value) for t, value in zip(targets, z[n], strict=True) if t)
         for k in range(K):
-            dz[n, k] = (math.exp(z[n, k] - peak) / total - (k == labels[n])) / N
+            dz[n, k] = (math.exp(z[n, k] - peak) / total - targets[k]) / N
     return losses, dz
 
 
@@ -289,6 +291,26 @@ def cutout(x: np.ndarray, boxes: np.ndarray, value: float) -> np.ndarray:
         top, bottom, left, right = boxes[n]
         y[n, h, k, c] = value if top <= h < bottom and left <= k < right else x[n, h, k, c]
     return y
+
+
+def clip_by_norm(dws: Arrays, limit: float, together: bool) -> Arrays:
+    """Return dws, each scaled down to a norm (root of the sum of squares) of `limit` if its norm is larger.
+
+    dws (...) is a sequence of arrays, which are left as they are. `together`, the norm is that of all in one.
+    """
+    sums = [sum(float(number) ** 2 for number in dw.flat) for dw in dws]
+    norms = [math.sqrt(sum(sums) if together else own) for own in sums]
+    return [dw * (limit / norm) if norm > limit else dw.copy() for dw, norm in zip(dws, norms, strict=True)]
+
+
+def decay(ws: Arrays, rate: float) -> None:
+    """In place: w -= rate * w.
+
+    ws (...) is a sequence of arrays.
+    """
+    for w in ws:
+        for at in np.ndindex(w.shape):
+            w[at] -= rate * w[at]
 
 
 def sgd_step(

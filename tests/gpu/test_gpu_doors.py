@@ -38,7 +38,7 @@ def doors(name):
 
 def test_all_rooms_have_the_same_doors():
     assert doors("gpu") == doors("cpu") == doors("reference")
-    assert len(doors("gpu")) == 27
+    assert len(doors("gpu")) == 29
     assert all(contract for _, _, contract in doors("gpu").values())
 
 
@@ -167,6 +167,22 @@ def test_updates_are_the_plain_loops_to_rounding(room, door, columns, numbers, d
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_clipping_and_decay_are_the_plain_loops(room, dtype):
+    rng = np.random.default_rng(0)
+    arrays = [whole(rng, shape, dtype) for shape in [(3, 3, 2, 40), (4,), (50, 70), *[(2, k + 1) for k in range(20)]]]
+    mine, eps = [room.on_device(a) for a in arrays], 2 * np.finfo(dtype).eps
+    for limit in (0.25, 16.0):  # all are clipped, and some
+        for together in (False, True):
+            clipped = room.clip_by_norm(mine, limit, together)
+            for a, b in zip(clipped, reference.clip_by_norm(arrays, limit, together), strict=True):
+                np.testing.assert_allclose(on_host(a), b, rtol=eps, strict=True)
+    same(tuple(map(on_host, mine)), tuple(arrays))
+    room.decay(mine, 0.25)
+    reference.decay(arrays, 0.25)
+    same(tuple(map(on_host, mine)), tuple(arrays))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_softmax_and_cross_entropy_are_the_plain_loops_to_rounding(room, dtype):
     rng = np.random.default_rng(0)
     z, dy, labels = rng.normal(0, 30, (300, 10)), rng.standard_normal((300, 10)), rng.integers(0, 10, 300)
@@ -175,10 +191,11 @@ def test_softmax_and_cross_entropy_are_the_plain_loops_to_rounding(room, dtype):
     p = through(room, "softmax", z)
     np.testing.assert_allclose(p, reference.softmax(z), **close)
     np.testing.assert_allclose(through(room, "softmax_backward", dy, p), reference.softmax_backward(dy, p), **close)
-    mine = through(room, "softmax_crossentropy", z, labels)
-    for a, theirs in zip(mine, cpu.softmax_crossentropy(z, labels), strict=True):
-        assert a.dtype == dtype
-        np.testing.assert_allclose(a, theirs, **close)
+    for smoothing in (0.0, 0.25):
+        mine = through(room, "softmax_crossentropy", z, labels, smoothing)
+        for a, theirs in zip(mine, cpu.softmax_crossentropy(z, labels, smoothing), strict=True):
+            assert a.dtype == dtype
+            np.testing.assert_allclose(a, theirs, **close)
     losses, _ = through(room, "softmax_crossentropy", np.array([[0, 100]], dtype), np.array([0], np.int32))
     assert losses == [100]
 

@@ -36,7 +36,12 @@ PLANTED = {
     "Adam's epsilon inside the root": ("(sqrt(square) + epsilon)", "sqrt(square + epsilon)"),
     "the step along the gradient, not its mean": ("rate * mean / (", "rate * dw / ("),
     "both means of one share": ("square += rest_2", "square += rest_1"),
-    "a sum over the batch instead of its mean": ("(k == labels[i])) / rows", "(k == labels[i]))"),
+    "some squares left out": ("for (wide at = i; at < size; at", "for (wide at = i; at < parts; at"),
+    "the squares of one weight in another's place": ("sums[i * arrays + k] = sum", "sums[k * parts + i] = sum"),
+    "decay the other way": ("w -= rate * w", "w += rate * w"),
+    "the label's target not smoothed": ("(k == labels[i]) * own", "(k == labels[i])"),
+    "the loss of the label alone": ("losses[i] -= share * (z[k] - peak)", ""),
+    "a sum over the batch instead of its mean": ("labels[i]) * own) / rows", "labels[i]) * own)"),
 }  # fmt: skip
 
 
@@ -66,13 +71,23 @@ def wrong(room):
     x, w = whole(70, 300), whole(300, 3)
     compare("dense", x, w, whole(3))
     compare("dense_backward", whole(70, 3), x, w)
-    compare("softmax_crossentropy", rng.standard_normal((5, 4)), rng.integers(0, 4, 5))
+    compare("softmax_crossentropy", rng.standard_normal((5, 4)), rng.integers(0, 4, 5), 0.25)
     x, dy, vectors = whole(9, 8, 3), whole(9, 8, 3), [whole(3) for _ in range(4)]
     compare("moments", x)
     compare("normalize", x, *vectors[:3])
     compare("normalize_sums", dy, x, vectors[0])
     compare("normalize_backward", dy, x, *vectors)
     compare("dropout", x, rng.integers(0, 2, x.shape).astype(bool), 2.0)
+    arrays = [whole(*shape) for shape in ((3, 2), (2, 700), (4,))]
+    mine = [room.on_device(a) for a in arrays]
+    for together in (False, True):
+        pairs = zip(room.clip_by_norm(mine, 8.0, together), reference.clip_by_norm(arrays, 8.0, together), strict=True)
+        if not all(np.allclose(on_host(a), b, rtol=1e-12, atol=1e-12) for a, b in pairs):
+            found.add("clip_by_norm")
+    room.decay(mine, 0.25)
+    reference.decay(arrays, 0.25)
+    if not all(np.allclose(on_host(a), b, rtol=1e-12, atol=1e-12) for a, b in zip(mine, arrays, strict=True)):
+        found.add("decay")
     for door, columns, numbers in UPDATES:
         arrays = [[abs(whole(*shape)) for shape in ((3, 2), (2,), (4,))] for _ in range(columns)]
         mine = [[room.on_device(a) for a in column] for column in arrays]

@@ -56,14 +56,14 @@ def test_a_wrong_gradient_is_found():
     assert [row.tensor for row in report.wrong] == ["dkernel"]
 
 
-def network(layer=layers.ReLU):
+def network(layer=layers.ReLU, optimizer=None):
     minicnn.utils.set_random_seed(5)
     inputs = minicnn.Input((8, 8, 3))
     x = layers.Rescaling(1 / 255)(inputs)
     x = layers.MaxPooling2D(2)(layers.Conv2D(5, 3, padding="same", activation="relu")(x))
     x = layer()(layers.Dense(7)(layers.Flatten()(x)))
     model = minicnn.Model(inputs, layers.Dense(4, activation="softmax")(x))
-    model.compile(minicnn.optimizers.SGD(0.1, momentum=0.9), metrics=["accuracy"])
+    model.compile(optimizer or minicnn.optimizers.SGD(0.1, momentum=0.9), metrics=["accuracy"])
     return model
 
 
@@ -73,10 +73,10 @@ def examples(N=22):
 
 
 def trained(model, epochs=4):
-    images, labels = examples()
+    (images, labels), rate = examples(), model.optimizer.learning_rate
 
     def cut(epoch, logs):
-        model.optimizer.learning_rate = 0.1 if epoch < 1 else 0.05
+        model.optimizer.learning_rate = rate if epoch < 1 else rate / 2
 
     hook = minicnn.callbacks.Callback()
     hook.on_epoch_begin = cut
@@ -118,10 +118,31 @@ def test_a_step_that_cannot_be_recorded_runs_kernel_by_kernel_and_says_so(monkey
     )
 
 
-def test_both_rooms_train_alike():
-    history, weights = trained(network())
+OPTIMIZERS = {
+    "sgd": lambda: minicnn.optimizers.SGD(0.1, momentum=0.9),
+    "clipped": lambda: minicnn.optimizers.SGD(0.1, 0.9, nesterov=True, weight_decay=0.01, clipnorm=0.1),
+    "rmsprop": lambda: minicnn.optimizers.RMSprop(0.001, global_clipnorm=0.5),
+    "adamw": lambda: minicnn.optimizers.AdamW(0.001, weight_decay=0.1),
+}
+
+
+@pytest.mark.parametrize("name", ["clipped", "rmsprop"])
+def test_a_recorded_step_clips_as_the_step_clips(name, on_card):
+    class Own(layers.ReLU):
+        """Not the package's, so that its steps are not recorded."""
+
+    stand_in.recorded.clear()
+    recorded, plain = (trained(network(kind, OPTIMIZERS[name]()))[1] for kind in (layers.ReLU, Own))
+    assert on_card or len(stand_in.recorded) == 2
+    for a, b in zip(recorded, plain, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_both_rooms_train_alike(name):
+    history, weights = trained(network(optimizer=OPTIMIZERS[name]()))
     with minicnn.device("cpu"):
-        expected_history, expected = trained(network())
+        expected_history, expected = trained(network(optimizer=OPTIMIZERS[name]()))
     for name, values in history.items():
         np.testing.assert_allclose(values, expected_history[name], rtol=1e-5)
     for a, b in zip(weights, expected, strict=True):
