@@ -36,6 +36,12 @@ PLANTED = {
     "Adam's epsilon inside the root": ("(sqrt(square) + epsilon)", "sqrt(square + epsilon)"),
     "the step along the gradient, not its mean": ("rate * mean / (", "rate * dw / ("),
     "both means of one share": ("square += rest_2", "square += rest_1"),
+    "rows taken for columns": ("rows[wide(p.a) * OH + p.b], w = cols", "cols[wide(p.a) * OH + p.b], w = cols"),
+    "outside the image not 0": ("h < 0 || w < 0 ? T(0) :", "h < 0 || w < 0 ? T(1) :"),
+    "a pixel that is seen twice counts once": ("if (cols[v] == p.c) sum += dy", "if (cols[v] == p.c) sum = dy"),
+    "another image's rows": ("rows += wide(p.a) * OH; cols", "cols"),
+    "a box with its lower edge": ("p.b < box[1]", "p.b <= box[1]"),
+    "all boxes the first": ("boxes + 4 * wide(p.a)", "boxes"),
     "a sum over the batch instead of its mean": ("(k == labels[i])) / rows", "(k == labels[i]))"),
 }  # fmt: skip
 
@@ -73,6 +79,10 @@ def wrong(room):
     compare("normalize_sums", dy, x, vectors[0])
     compare("normalize_backward", dy, x, *vectors)
     compare("dropout", x, rng.integers(0, 2, x.shape).astype(bool), 2.0)
+    x, rows, cols = whole(3, 4, 5, 2), rng.integers(-1, 4, (3, 6)), rng.integers(-1, 5, (3, 7))
+    compare("gather_pixels", x, rows.astype(np.int32), cols.astype(np.int32))
+    compare("gather_pixels_backward", whole(3, 6, 7, 2), rows.astype(np.int32), cols.astype(np.int32), x.shape)
+    compare("cutout", x, np.array([[0, 2, 1, 3], [1, 3, 2, 5], [3, 4, 0, 0]], np.int32), 9.0)
     for door, columns, numbers in UPDATES:
         arrays = [[abs(whole(*shape)) for shape in ((3, 2), (2,), (4,))] for _ in range(columns)]
         mine = [[room.on_device(a) for a in column] for column in arrays]
