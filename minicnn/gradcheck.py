@@ -184,7 +184,7 @@ def check_model(
     model : Model
         Built; it is copied and stays as it is.
     x : array (N, ...), optional
-        By default random values, from 0 to 255 if the model begins with Rescaling, else from -1 to 1.
+        By default random values, from 0 to 255 if the model begins with Rescaling, augmented or not, else from -1 to 1.
     labels : array (N,) of int, optional
         Random by default.
     batch_size, seed, tolerance, max_entries : as in `check_layer`
@@ -209,7 +209,8 @@ def check_model(
         _to_float64(layer)
     if x is None:
         shape = (batch_size, *model.layers[0].output_shape)
-        bytes_expected = any(isinstance(layer, Rescaling) for layer in model.layers[:2])
+        first = next((layer for layer in model.layers[1:] if layer.generator is None), None)
+        bytes_expected = isinstance(first, Rescaling)
         x = (tie_free(shape, rng) + 1) * 127.5 if bytes_expected else tie_free(shape, rng)
     x = np.array(x, np.float64)
     forward = _repeatable(model.forward, model.layers)

@@ -22,7 +22,7 @@ BLOCK = re.compile(
 )
 FENCE = re.compile(r"^(`{3,}|~{3,}).*?^\1", re.DOTALL | re.MULTILINE)
 CHAPTERS = ("activations", "base", "baseline", "callbacks", "conv", "dense", "evaluation", "gradcheck", "initializers")
-CHAPTERS += ("kernels", "losses", "optimizers", "pooling")
+CHAPTERS += ("augmentation", "kernels", "losses", "optimizers", "pooling")
 
 
 def code(page):

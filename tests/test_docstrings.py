@@ -40,9 +40,9 @@ INNER = [
     "evaluation.metrics", "evaluation.report", "files", "foreign.common", "foreign.keras", "foreign.keras_config",
     "foreign.keras_weights", "foreign.onnx", "foreign.torch", "fusion", "kernels.buffers", "kernels.compiler",
     "kernels.cpu", "kernels.devices", "kernels.direct", "kernels.fused", "kernels.gpu", "kernels.reference",
-    "kernels.threads", "layers.activations", "layers.add", "layers.base", "layers.conv", "layers.dense",
-    "layers.flatten", "layers.input", "layers.pooling", "layers.rescaling", "layers.windows", "resume", "saving",
-    "training",
+    "kernels.threads", "layers.activations", "layers.add", "layers.augmentation", "layers.base",
+    "layers.batch_normalization", "layers.conv", "layers.dense", "layers.dropout", "layers.flatten", "layers.input",
+    "layers.pooling", "layers.rescaling", "layers.windows", "resume", "saving", "training",
 ]  # fmt: skip
 HELPERS = {"minicnn.callbacks.CallbackList", "minicnn.profiler.Clock"}  # of public modules, for their own use
 NO_EXAMPLE = {cifar10.download, cifar10.load_binary, write_report}  # they need a network, the archive, a trained model

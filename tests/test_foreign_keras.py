@@ -2,6 +2,7 @@
 
 golden/model_s.keras is of Keras 2.15.0. golden/residual_keras3.keras is `residual` below, built and saved by Keras
 3.15.1 after its weights were drawn from default_rng(3).normal(0, 0.5); the .npz has six images and its probabilities.
+golden/augmented_keras3.keras is a small network behind RandomFlip and RandomTranslation, made in the same way.
 """
 
 import io
@@ -23,6 +24,7 @@ from minicnn.foreign import load_keras_model, load_keras_weights, save_keras_mod
 
 GOLDEN = Path(__file__).parent / "golden"
 MODEL_S, RESIDUAL = GOLDEN / "model_s.keras", GOLDEN / "residual_keras3.keras"
+AUGMENTED = GOLDEN / "augmented_keras3.keras"
 KNOWN = np.load(GOLDEN / "residual_keras3.npz")
 
 
@@ -80,7 +82,25 @@ def test_the_model_of_keras_3_predicts_here_what_it_predicted_there(tmp_path):
         np.testing.assert_allclose(model.predict(KNOWN["images"]), KNOWN["probabilities"], atol=1e-6)
 
 
-@pytest.mark.parametrize("path", [MODEL_S, RESIDUAL], ids=["2.15", "3"])
+def test_the_augmented_model_of_keras_3_predicts_here_what_it_predicted_there():
+    model, known = load_keras_model(AUGMENTED), np.load(AUGMENTED.with_suffix(".npz"))
+    np.testing.assert_allclose(model.predict(known["images"]), known["probabilities"], atol=1e-6)
+    assert list(map(repr, model.layers[1:3])) == [
+        "RandomFlip(mode='horizontal')",
+        "RandomTranslation(height_factor=0.25, width_factor=(-0.5, 0.0), fill_mode='nearest', seed=3)",
+    ]
+
+
+def test_what_keras_has_not_is_written_as_what_it_does_outside_training(tmp_path):
+    model = minicnn.Sequential([minicnn.Input((9, 8, 2)), layers.RandomCutout(0.5, 0.5), layers.RandomCrop(6, 5)])
+    save_keras_model(model, tmp_path / "x.keras")
+    cutout, crop = config(tmp_path / "x.keras")["config"]["layers"][1:]
+    assert (cutout["class_name"], cutout["config"]["activation"]) == ("Activation", "linear")
+    options = {name: crop["config"][name] for name in crop["config"] if name not in ("name", "trainable", "dtype")}
+    assert (crop["class_name"], options) == ("CenterCrop", {"height": 6, "width": 5, "data_format": "channels_last"})
+
+
+@pytest.mark.parametrize("path", [MODEL_S, RESIDUAL, AUGMENTED], ids=["2.15", "3", "augmented"])
 def test_the_weights_are_written_where_keras_writes_them(path, tmp_path):
     model = load_keras_model(path)
     save_keras_weights(model, tmp_path / "x.weights.h5")
@@ -94,9 +114,10 @@ def test_the_weights_are_written_where_keras_writes_them(path, tmp_path):
             np.testing.assert_array_equal(found[name], expected[name])
 
 
-def test_what_the_config_says_keras_says_too(tmp_path):
-    save_keras_model(load_keras_model(RESIDUAL), tmp_path / "x.keras")
-    found, expected = config(tmp_path / "x.keras"), config(RESIDUAL)
+@pytest.mark.parametrize("path", [RESIDUAL, AUGMENTED], ids=["residual", "augmented"])
+def test_what_the_config_says_keras_says_too(path, tmp_path):
+    save_keras_model(load_keras_model(path), tmp_path / "x.keras")
+    found, expected = config(tmp_path / "x.keras"), config(path)
     theirs = {entry["name"]: entry for entry in expected["config"]["layers"]}
     assert [entry["name"] for entry in found["config"]["layers"]] == list(theirs)
     for entry in found["config"]["layers"]:
@@ -216,6 +237,25 @@ CHANGES = {
     "a huge number": (lambda d, rows: '{"config": ' + "9" * 5000 + "}", "damaged"),
     "JSON that nests 100,000 deep": (lambda d, rows: "[" * 100_000, "damaged"),
 }
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (option("random_translation", interpolation="bilinear", seed=None), None),
+        (option("random_translation", fill_value=0.5), "'random_translation' .*fill_value=0.5"),
+        (option("random_translation", fill_mode="mirror"), "fill_mode.*'mirror'"),
+        (option("random_flip", data_format="channels_first"), "'random_flip' .*data_format"),
+        (entry("random_flip", class_name="RandomCrop"), "'random_flip' of class 'RandomCrop' is not known"),
+    ],
+)
+def test_what_an_augmentation_may_say(change, problem, tmp_path):
+    changed(tmp_path / "x.keras", change, AUGMENTED)
+    if problem is None:
+        assert load_keras_model(tmp_path / "x.keras").layers[2].seed is None
+        return
+    with pytest.raises(DataError, match=problem):
+        load_keras_model(tmp_path / "x.keras")
 
 
 @pytest.mark.parametrize(("change", "problem"), CHANGES.values(), ids=CHANGES)

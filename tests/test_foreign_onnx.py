@@ -66,6 +66,14 @@ def test_a_model_in_float64_is_exported_in_float32(tmp_path):
     assert difference(model, tmp_path / "x.onnx") < 1e-5
 
 
+@pytest.mark.parametrize("size", [(6, 5), (7, 7), (8, 8)])
+def test_augmentation_is_what_it_is_outside_training(size, tmp_path):
+    ahead = [layers.RandomFlip(), layers.RandomTranslation(0.2, 0.2), layers.RandomCutout(0.5, 0.5)]
+    stack = [*ahead, layers.Conv2D(3, 2), layers.RandomCrop(*size), layers.RandomFlip(), layers.MaxPooling2D(2)]
+    model = minicnn.Sequential([minicnn.Input((10, 9, 2), "uint8"), *stack, layers.RandomCutout(0.5, 0.5)])
+    assert difference(model, tmp_path / "x.onnx") < 1e-3  # of values up to 255
+
+
 def test_model_s_for_batches_of_any_size(tmp_path):
     model = model_s()
     assert max(difference(model, tmp_path / "x.onnx", N) for N in (1, 5)) < 1e-5

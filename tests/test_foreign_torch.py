@@ -99,6 +99,15 @@ def test_what_is_written_makes_pytorch_predict_the_same(tmp_path):
     np.testing.assert_allclose(model.predict(IMAGES), expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
 
 
+def test_augmentation_has_no_weights_and_changes_no_order(tmp_path):
+    model, again = network(), network()
+    ahead = [layers.RandomFlip(), layers.RandomTranslation(0.2, 0.2), layers.RandomCutout(0.5, 0.5)]
+    augmented = minicnn.Sequential([minicnn.Input((13, 12, 3)), *ahead, layers.RandomCrop(11, 11), *model.layers[1:]])
+    save_torch_weights(augmented, tmp_path / "torch.safetensors")
+    load_torch_weights(again, tmp_path / "torch.safetensors")
+    assert all(map(np.array_equal, again.get_weights(), model.get_weights()))
+
+
 @pytest.mark.parametrize("names", [None, NAMES])
 def test_weights_come_back_to_the_bit(names, tmp_path):
     model, again = network(), network()

@@ -16,6 +16,10 @@ from minicnn.layers import (
     Dropout,
     Flatten,
     MaxPooling2D,
+    RandomCrop,
+    RandomCutout,
+    RandomFlip,
+    RandomTranslation,
     ReLU,
     Rescaling,
     Softmax,
@@ -40,6 +44,11 @@ SOUND = [
     (lambda: BatchNormalization(), (4, 3, 2)),
     (lambda: BatchNormalization(scale=False), (6,)),
     (lambda: Dropout(0.5), (4, 3, 2)),
+    (lambda: RandomFlip(), (4, 3, 2)),
+    (lambda: RandomTranslation(0.5, 1), (4, 3, 2)),
+    (lambda: RandomTranslation(0.5, 1, fill_mode="constant"), (4, 3, 2)),
+    (lambda: RandomCrop(2, 3), (4, 5, 2)),
+    (lambda: RandomCutout(0.5, 0.5, fill_value=3), (4, 5, 2)),
 ]
 
 
@@ -165,6 +174,13 @@ def one_of_many(layer, dy, dx):
     return dx
 
 
+def overwritten(layer, dy, dx):
+    dx, (rows, cols) = np.zeros_like(dx), layer.moved
+    for n, i, j in np.ndindex(dy.shape[:3]):
+        dx[n, rows[n, i], cols[n, j]] = dy[n, i, j]  # without adding, where a pixel is seen twice
+    return dx
+
+
 conv = (lambda kind: kind(3, 3, padding="same"), (5, 5, 3))
 strided = (lambda kind: kind(3, 3, strides=2), (7, 7, 3))
 dense = (lambda kind: kind(4), (4,))
@@ -174,6 +190,10 @@ scaled = (lambda kind: kind(1 / 255), (4,))
 
 normalized = (lambda kind: kind(), (3, 4, 2))
 dropped = (lambda kind: kind(0.5), (3, 4, 2))
+flipped = (lambda kind: kind(seed=1), (3, 4, 2))  # with this seed one of the two images is
+moved = (lambda kind: kind((0.5, 0.5), (-0.4, -0.4)), (4, 5, 2))
+windowed = (lambda kind: kind(2, 3), (4, 5, 2))
+covered = (lambda kind: kind(0.5, 0.5), (4, 5, 2))
 BUGS = {
     "conv: kernel gradient flipped": (Conv2D, after, spoiled("kernel", lambda g, dy: g[::-1, ::-1]), conv),
     "conv: kernel gradient transposed": (
@@ -270,6 +290,11 @@ BUGS = {
     ),
     "dropout: not scaled": (Dropout, after, lambda layer, dy, dx: dy * layer.kept, dropped),
     "dropout: everything kept": (Dropout, after, lambda layer, dy, dx: dy / (1 - layer.rate), dropped),
+    "flip: not flipped back": (RandomFlip, after, lambda layer, dy, dx: dy, flipped),
+    "translation: a pixel that is seen twice counts once": (RandomTranslation, after, overwritten, moved),
+    "translation: shifted further": (RandomTranslation, before, lambda dy: np.roll(dy, 1, axis=2), moved),
+    "crop: another window": (RandomCrop, after, lambda layer, dy, dx: np.roll(dx, 1, axis=1), windowed),
+    "cutout: what is covered gets a gradient": (RandomCutout, after, lambda layer, dy, dx: dy, covered),
     "a NaN": (ReLU, after, lambda layer, dy, dx: dx * np.nan, plain),
 }
 

@@ -22,6 +22,10 @@ from minicnn.layers import (
     Linear,
     MaxPooling2D,
     Node,
+    RandomCrop,
+    RandomCutout,
+    RandomFlip,
+    RandomTranslation,
     ReLU,
     Rescaling,
     Softmax,
@@ -55,14 +59,23 @@ KINDS = {
     "Flatten": Kind(Flatten, (), LAST),
     "InputLayer": Kind(InputLayer, SHAPES),
     "MaxPooling2D": Kind(MaxPooling2D, ("pool_size", "strides", "padding"), LAST),
+    "RandomFlip": Kind(RandomFlip, ("mode", "seed"), LAST),
+    "RandomTranslation": Kind(
+        RandomTranslation,
+        ("height_factor", "width_factor", "fill_mode", "seed"),
+        {**LAST, "interpolation": "nearest", "fill_value": 0.0},
+    ),
     "ReLU": Kind(ReLU, (), {"max_value": None, "negative_slope": 0.0, "threshold": 0.0}),
     "Rescaling": Kind(Rescaling, ("scale", "offset")),
     "Softmax": Kind(Softmax, (), {"axis": -1}),
 }
-OURS = (InputLayer, Linear, Add, Conv2D, Dense, Flatten, MaxPooling2D, ReLU, Rescaling, Softmax)
+OURS = (
+    *(InputLayer, Linear, Add, Conv2D, Dense, Flatten, MaxPooling2D, ReLU, Rescaling, Softmax),
+    *(RandomCrop, RandomCutout, RandomFlip, RandomTranslation),
+)
 ENDS = ("input_layers", "output_layers")
 LEFT_OUT = re.compile(
-    "name|dtype|trainable|batch_input_shape|.*_(initializer|regularizer|constraint)"
+    "name|dtype|trainable|batch_input_shape|interpolation|.*_(initializer|regularizer|constraint)"
 )  # of training, or said elsewhere
 
 
@@ -97,13 +110,15 @@ def _entry(node: Node) -> dict[str, Any]:
     if "/" in str(layer.name):
         raise ArgumentError(f"Keras does not allow a slash in the name of a layer. Received: {layer.name!r}")
     policy = {"module": "keras", "class_name": "DTypePolicy", "config": {"name": layer.dtype}, "registered_name": None}
-    options = {"name": layer.name, "trainable": True, "dtype": policy, **layer.get_config()}
-    kind = type(layer).__name__
+    kind, options = type(layer).__name__, layer.get_config()
+    if isinstance(layer, (Linear, RandomCutout)):  # Keras has no cutout: what it does outside training, nothing
+        kind, options = "Activation", {"activation": "linear"}
+    elif isinstance(layer, RandomCrop):  # Keras's resizes, or does nothing, outside training
+        kind, options = "CenterCrop", {"height": layer.height, "width": layer.width}
+    options = {"name": layer.name, "trainable": True, "dtype": policy, **options}
     if isinstance(layer, InputLayer):
         options = {"name": layer.name, "batch_shape": list(node.shape), "dtype": _type_of(node)}
-    elif isinstance(layer, Linear):
-        kind, options["activation"] = "Activation", "linear"
-    options |= KINDS[kind].fixed
+    options |= KINDS[kind].fixed if kind in KINDS else LAST
     tensors = [_tensor(parent) for parent in node.inputs]
     call: dict[str, Any] = {"args": [tensors] if layer.merges else tensors, "kwargs": {}}
     return {
@@ -215,7 +230,8 @@ def _parents(entry: dict[str, Any]) -> list[str]:
         tensors = calls[0]["args"]
         tensors = tensors[0] if isinstance(tensors[0], list) else tensors
         histories = [tensor["config"]["keras_history"] for tensor in tensors]
-        options = [calls[0]["kwargs"]]
+        kwargs = calls[0]["kwargs"]
+        options = [{key: kwargs[key] for key in kwargs if key != "training"}]  # which Keras 3 sets itself in each call
     else:  # Keras 2: [[name, 0, 0, kwargs], ...]
         histories = [call[:3] for call in calls[0]]
         options = [call[3] for call in calls[0] if len(call) > 3]

@@ -23,6 +23,10 @@ from minicnn.layers import (
     Linear,
     MaxPooling2D,
     Node,
+    RandomCrop,
+    RandomCutout,
+    RandomFlip,
+    RandomTranslation,
     ReLU,
     Rescaling,
     Softmax,
@@ -33,7 +37,8 @@ OPSET, IR_VERSION = (
     13,
     8,
 )  # the first that has all of these operators as they are used here, and what runs nearly anywhere
-KINDS = (InputLayer, Add, Conv2D, Dense, Flatten, Linear, MaxPooling2D, ReLU, Rescaling, Softmax)
+AS_THEY_ARE = (Linear, RandomCutout, RandomFlip, RandomTranslation)  # what a layer leaves so outside training
+KINDS = (InputLayer, Add, Conv2D, Dense, Flatten, MaxPooling2D, RandomCrop, ReLU, Rescaling, Softmax, *AS_THEY_ARE)
 
 
 def export_onnx(model: Model, path: str | os.PathLike) -> None:
@@ -96,7 +101,7 @@ class Graph:
         layer, order = node.layer, "channels last"
         if isinstance(layer, (Conv2D, MaxPooling2D)):
             order = "channels first"
-        elif isinstance(layer, (Add, Linear, ReLU, Rescaling)):  # they do not care, so nothing is transposed for them
+        elif isinstance(layer, (Add, ReLU, Rescaling, *AS_THEY_ARE)):  # nothing is transposed for them
             order = next(iter(self.values[node.inputs[0]]))
         result = self.layer(layer, [self.value(parent, order) for parent in node.inputs])
         result = self.activation(getattr(layer, "activation", layer), result, order)
@@ -117,6 +122,10 @@ class Graph:
         if isinstance(layer, Rescaling):
             scaled = self.operator("Mul", inputs[0], self.constant(np.float32(layer.scale)))
             return self.operator("Add", scaled, self.constant(np.float32(layer.offset)))
+        if isinstance(layer, RandomCrop):
+            corners = np.array([layer.middle, np.add(layer.middle, layer.output_shape[:2])])  # (2, 2)
+            places = [self.constant(array, np.int64) for array in (*corners, [1, 2])]  # starts, ends, axes
+            return self.operator("Slice", inputs[0], *places)
         if isinstance(layer, Conv2D):
             w = kernels.on_host(layer.params["kernel"]).transpose(3, 2, 0, 1)  # (F, C, KH, KW)
             weights = [self.constant(array) for array in (w, *self.biases(layer))]
@@ -129,7 +138,7 @@ class Graph:
         if isinstance(layer, Flatten):
             return self.operator("Flatten", inputs[0], axis=1)
         total = inputs[0]
-        for more in inputs[1:]:  # an Add
+        for more in inputs[1:]:  # of an Add
             total = self.operator("Add", total, more)
         return total
 
@@ -161,10 +170,10 @@ class Graph:
         self.operators.append(self.onnx.helper.make_node(kind, inputs, [name], name, **options))
         return name
 
-    def constant(self, array: Any) -> str:
-        """Append a constant array, in float32, and return its name."""
+    def constant(self, array: Any, dtype: Any = np.float32) -> str:
+        """Append a constant array of this type and return its name."""
         name = f"weight_{len(self.constants)}"
-        array = np.ascontiguousarray(array, np.float32).reshape(np.shape(array))  # the former makes a scalar (1,)
+        array = np.ascontiguousarray(array, dtype).reshape(np.shape(array))  # the former makes a scalar (1,)
         self.constants.append(self.onnx.numpy_helper.from_array(array, name))
         return name
 

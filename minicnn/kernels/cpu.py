@@ -292,7 +292,9 @@ def cutout(x: np.ndarray, boxes: np.ndarray, value: float) -> np.ndarray:
     x (N, H, W, C) of bytes or floats, boxes (N, 4) of int32: top, bottom, left and right, inside the image.
     """
     y = buffers.empty(x.shape, x.dtype)
-    _each_image(_cutout, x, boxes, y, x.dtype.type(value))
+    np.copyto(y, x)
+    for image, (top, bottom, left, right) in zip(y, boxes.tolist(), strict=True):
+        image[top:bottom, left:right] = value
     return y
 
 
@@ -426,14 +428,13 @@ def _by_images(kernel, shape: tuple, arrays: Sequence[np.ndarray], vectors: Sequ
     threads.run(task, len(blocks))
 
 
-def _each_image(kernel, x: np.ndarray, *others) -> None:
-    """Call the kernel on the images of each block of x and of other arrays; numbers are passed as they are."""
-    arguments = [np.ascontiguousarray(a) if isinstance(a, np.ndarray) else a for a in (x, *others)]
-    blocks = threads.blocks(len(x))
+def _each_image(kernel, *arrays: np.ndarray) -> None:
+    """Call the kernel on the images of each block of the arrays (N, ...)."""
+    whole = [np.ascontiguousarray(a) for a in arrays]
+    blocks = threads.blocks(len(whole[0]))
 
     def task(i: int) -> None:
-        part = slice(*blocks[i])
-        kernel(*[a[part] if isinstance(a, np.ndarray) else a for a in arguments])
+        kernel(*(a[slice(*blocks[i])] for a in whole))
 
     threads.run(task, len(blocks))
 
@@ -616,9 +617,9 @@ def _gather_pixels(x, rows, cols, y):
     for n in range(N):
         for i in range(OH):
             h = rows[n, i]
-            for j in range(OW):
-                k = cols[n, j]
-                for c in range(C):
+            for c in range(C):  # outside: channels are few, and the inner loop should be long
+                for j in range(OW):
+                    k = cols[n, j]
                     y[n, i, j, c] = x[n, h, k, c] if h >= 0 and k >= 0 else zero
 
 
@@ -632,14 +633,6 @@ def _gather_pixels_backward(dy, rows, cols, dx):
                 if h >= 0 and k >= 0:
                     for c in range(C):
                         dx[n, h, k, c] += dy[n, i, j, c]
-
-
-@compiler.jit
-def _cutout(x, boxes, y, value):
-    for n in range(x.shape[0]):
-        top, bottom, left, right = boxes[n]
-        y[n] = x[n]
-        y[n, top:bottom, left:right] = value
 
 
 @compiler.jit_apart

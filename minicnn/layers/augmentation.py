@@ -67,7 +67,12 @@ class PixelMover(Augmentation):
     moved: tuple[np.ndarray, np.ndarray] | None = None  # rows (N, OH) and cols (N, OW) of the last forward
 
     def places(self, training: bool) -> tuple[np.ndarray, np.ndarray] | None:
-        """Return rows (N, OH) and cols (N, OW) for the N images of the batch; None leaves them as they are."""
+        """Return rows (N, OH) and cols (N, OW) for the N images of the batch; None leaves them as they are.
+
+        Parameters
+        ----------
+        training : as in `forward`
+        """
         raise NotImplementedError(f"{type(self).__name__} must define places(training)")
 
     def forward(self, x: np.ndarray, training: bool = False) -> np.ndarray:
@@ -278,14 +283,20 @@ class RandomCrop(PixelMover):
                 "Cut out a smaller window."
             )
         self.output_shape = (self.height, self.width, C)
+        self.spare = H - self.height, W - self.width  # pixels that are cut off
         return self
 
+    @property
+    def middle(self) -> tuple[int, int]:
+        """The upper left corner of the window that is cut out where it is not training: row and column."""
+        return self.spare[0] // 2, self.spare[1] // 2
+
     def places(self, training: bool) -> tuple[np.ndarray, np.ndarray]:
-        assert self.batch is not None
-        spare = self.input_shape[0] - self.height, self.input_shape[1] - self.width
-        corners = np.tile(np.array(spare) // 2, (self.batch, 1))  # (N, 2)
         if training:
-            corners = self.draw(lambda N: self.generator.integers(0, spare, (N, 2), endpoint=True))  # (N, 2)
+            corners = self.draw(lambda N: self.generator.integers(0, self.spare, (N, 2), endpoint=True))  # (N, 2)
+        else:
+            assert self.batch is not None
+            corners = np.full((self.batch, 2), self.middle)
         return corners[:, :1] + np.arange(self.height), corners[:, 1:] + np.arange(self.width)  # (N, OH), (N, OW)
 
     def get_config(self) -> dict[str, Any]:

@@ -166,6 +166,22 @@ def test_updates_are_the_plain_loops_to_rounding(room, door, columns, numbers, d
             np.testing.assert_allclose(on_host(a), b, rtol=eps, atol=eps, strict=True)
 
 
+@quick
+@given(SEEDS, st.sampled_from([np.uint8, np.float32, np.float64]), *map(st.sampled_from, [(1, 7), (1, 5), (2, 6)]))
+def test_gathering_and_cutout_are_the_plain_loops(room, seed, dtype, N, H, OW):
+    rng, W, OH, C = np.random.default_rng(seed), 4, 3, 3
+    x = rng.integers(0, 256, (N, H, W, C)).astype(dtype)
+    rows, cols = (rng.integers(-1, *sizes).astype(np.int32) for sizes in ((H, (N, OH)), (W, (N, OW))))
+    y = through(room, "gather_pixels", x, rows, cols)
+    same(y, reference.gather_pixels(x, rows, cols))
+    dy = whole(rng, y.shape, np.float32 if dtype == np.uint8 else dtype)
+    dx = through(room, "gather_pixels_backward", dy, rows, cols, x.shape)
+    same(dx, reference.gather_pixels_backward(dy, rows, cols, x.shape))
+    ends = np.sort(rng.integers(0, [[H + 1], [W + 1]], (N, 2, 2)).swapaxes(1, 2), axis=1)  # (N, ends, axes)
+    boxes = ends.swapaxes(1, 2).reshape(N, 4).astype(np.int32)
+    same(through(room, "cutout", x, boxes, 7.0), reference.cutout(x, boxes, 7.0))
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_clipping_and_decay_are_the_plain_loops(room, dtype):
     rng = np.random.default_rng(0)

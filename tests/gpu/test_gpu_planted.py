@@ -42,6 +42,12 @@ PLANTED = {
     "the label's target not smoothed": ("(k == labels[i]) * own", "(k == labels[i])"),
     "the loss of the label alone": ("losses[i] -= share * (z[k] - peak)", ""),
     "a sum over the batch instead of its mean": ("labels[i]) * own) / rows", "labels[i]) * own)"),
+    "rows taken for columns": ("rows[wide(p.a) * OH + p.b], w = cols", "cols[wide(p.a) * OH + p.b], w = cols"),
+    "outside the image not 0": ("h < 0 || w < 0 ? T(0) :", "h < 0 || w < 0 ? T(1) :"),
+    "a pixel that is seen twice counts once": ("if (cols[v] == p.c) sum += dy", "if (cols[v] == p.c) sum = dy"),
+    "another image's rows": ("rows += wide(p.a) * OH; cols", "cols"),
+    "a box with its lower edge": ("p.b < box[1]", "p.b <= box[1]"),
+    "all boxes the first": ("boxes + 4 * wide(p.a)", "boxes"),
 }  # fmt: skip
 
 
@@ -88,6 +94,10 @@ def wrong(room):
     reference.decay(arrays, 0.25)
     if not all(np.allclose(on_host(a), b, rtol=1e-12, atol=1e-12) for a, b in zip(mine, arrays, strict=True)):
         found.add("decay")
+    x, rows, cols = whole(3, 4, 5, 2), rng.integers(-1, 4, (3, 6)), rng.integers(-1, 5, (3, 7))
+    compare("gather_pixels", x, rows.astype(np.int32), cols.astype(np.int32))
+    compare("gather_pixels_backward", whole(3, 6, 7, 2), rows.astype(np.int32), cols.astype(np.int32), x.shape)
+    compare("cutout", x, np.array([[0, 2, 1, 3], [1, 3, 2, 5], [3, 4, 0, 0]], np.int32), 9.0)
     for door, columns, numbers in UPDATES:
         arrays = [[abs(whole(*shape)) for shape in ((3, 2), (2,), (4,))] for _ in range(columns)]
         mine = [[room.on_device(a) for a in column] for column in arrays]

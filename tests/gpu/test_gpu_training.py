@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import stand_in
+import test_augmentation
 import test_golden
 import test_resume
 
@@ -187,6 +188,29 @@ def test_a_training_that_was_killed_ends_where_the_unbroken_one_ends(tmp_path):
     with minicnn.device("cpu"):
         history = test_resume.training(tmp_path / "between", epochs=4)["history"]
     np.testing.assert_allclose(history["loss"], unbroken["history"]["loss"], rtol=1e-4)
+
+
+def test_augmentation_shows_the_same_pictures_in_both_rooms(gpu):
+    x = np.random.default_rng(0).integers(0, 256, (9, 8, 7, 3), dtype=np.uint8)
+    for make in test_augmentation.ALL:
+        for images in (x, x.astype(np.float32)):
+            seen = []
+            for device in ("gpu", "cpu"):
+                with minicnn.device(device):
+                    layer = make(seed=4).build((8, 7, 3))
+                    y = layer.forward(kernels.here(images), training=True)
+                    assert isinstance(y, np.ndarray) == (device == "cpu")
+                    dx = layer.backward(np.ones(y.shape, np.float32))
+                    seen.append([kernels.on_host(array) for array in (y, dx, layer.forward(images))])
+            for mine, theirs in zip(*seen, strict=True):
+                np.testing.assert_array_equal(mine, theirs, strict=True)
+
+
+def test_a_step_that_draws_is_not_recorded(on_card):
+    stand_in.recorded.clear()
+    trained = test_augmentation.trained(epochs=2)
+    assert on_card or stand_in.recorded == []
+    assert test_augmentation.trained(epochs=2) == trained
 
 
 def test_set_weights_and_evaluate():
