@@ -238,6 +238,15 @@ def _layers() -> list[tuple[layers.Layer, Any]]:
         (layers.RandomTranslation(0.5, 0.5, fill_mode="nearest"), (4, 3, 2)),
         (layers.RandomCrop(3, 4), (4, 6, 2)),
         (layers.RandomCutout(0.5, 0.5), (5, 4, 2)),
+        (layers.AveragePooling2D(2), (7, 6, 3)),
+        (layers.AveragePooling2D(3, strides=2, padding="same"), (8, 7, 2)),
+        (layers.AveragePooling2D((2, 3), strides=1, padding="same"), (5, 6, 2)),
+        (layers.GlobalAveragePooling2D(), (5, 4, 3)),
+        (layers.GELU(), (4, 5, 2)),
+        (layers.Conv2D(3, 3, activation="gelu"), (6, 5, 2)),
+        (layers.LeakyReLU(), (4, 5, 2)),
+        (layers.Concatenate(), [(3, 4, 2), (3, 4, 1), (3, 4, 3)]),
+        (layers.Concatenate(axis=1), [(2, 3), (4, 3)]),
     ]
 
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy import special
 
 import minicnn
 from minicnn import layers, losses
@@ -9,12 +10,17 @@ from minicnn.baseline import model_s
 from minicnn.gradcheck import check_layer, check_model
 from minicnn.kernels import cpu
 from minicnn.layers import (
+    GELU,
     Add,
+    AveragePooling2D,
     BatchNormalization,
+    Concatenate,
     Conv2D,
     Dense,
     Dropout,
     Flatten,
+    GlobalAveragePooling2D,
+    LeakyReLU,
     MaxPooling2D,
     RandomCrop,
     RandomCutout,
@@ -49,6 +55,16 @@ SOUND = [
     (lambda: RandomTranslation(0.5, 1, fill_mode="constant"), (4, 3, 2)),
     (lambda: RandomCrop(2, 3), (4, 5, 2)),
     (lambda: RandomCutout(0.5, 0.5, fill_value=3), (4, 5, 2)),
+    (lambda: AveragePooling2D(2), (5, 4, 2)),
+    (lambda: AveragePooling2D(3, 2, "same"), (5, 4, 3)),
+    (lambda: AveragePooling2D((1, 3), 1, "same"), (3, 5, 2)),
+    (lambda: GlobalAveragePooling2D(), (3, 5, 2)),
+    (lambda: GELU(), (3, 4)),
+    (lambda: Dense(4, "gelu"), (5,)),
+    (lambda: LeakyReLU(), (3, 4)),
+    (lambda: LeakyReLU(0), (3, 4)),
+    (lambda: Concatenate(), [(3, 2), (3, 1), (3, 4)]),
+    (lambda: Concatenate(1), [(1, 2), (3, 2), (2, 2)]),
 ]
 
 
@@ -161,6 +177,22 @@ def to_the_last_pixel(layer, dy, dx):
     return cpu.maxpool2d_backward(dy, np.full_like(layer.argmax, 3), dx.shape, (2, 2), (2, 2), layer.pads)
 
 
+def counting_the_padding(layer, dy, dx):
+    ((top, bottom), (left, right)), (N, H, W, C) = layer.pads, dx.shape
+    padded, none = (N, top + H + bottom, left + W + right, C), ((0, 0), (0, 0))
+    shares = cpu.averagepool2d_backward(dy, padded, layer.pool_size, layer.strides, none)
+    return shares[:, top : top + H, left : left + W]
+
+
+def cut_elsewhere(layer, dy, dx):
+    return [dy[..., :2], dy[..., 1:3]]
+
+
+def sigmoid_slope(layer, dy, dx):
+    s = special.expit(1.702 * layer.x)
+    return dy * (s + 1.702 * layer.x * s * (1 - s))
+
+
 def shifted_relu(layer, dy, dx):
     return dy * (layer.y >= 1)  # the step of a clipped ReLU, at 1 instead of 0
 
@@ -188,6 +220,9 @@ pool = (lambda kind: kind(2), (4, 4, 2))
 plain = (lambda kind: kind(), (4, 5))
 scaled = (lambda kind: kind(1 / 255), (4,))
 
+padded_pool = (lambda kind: kind(3, 2, "same"), (5, 4, 2))
+image = (lambda kind: kind(), (4, 3, 2))
+joined = (lambda kind: kind(), [(3, 2), (3, 2)])
 normalized = (lambda kind: kind(), (3, 4, 2))
 dropped = (lambda kind: kind(0.5), (3, 4, 2))
 flipped = (lambda kind: kind(seed=1), (3, 4, 2))  # with this seed one of the two images is
@@ -295,6 +330,37 @@ BUGS = {
     "translation: shifted further": (RandomTranslation, before, lambda dy: np.roll(dy, 1, axis=2), moved),
     "crop: another window": (RandomCrop, after, lambda layer, dy, dx: np.roll(dx, 1, axis=1), windowed),
     "cutout: what is covered gets a gradient": (RandomCutout, after, lambda layer, dy, dx: dy, covered),
+    "average pool: padding counted": (AveragePooling2D, after, counting_the_padding, padded_pool),
+    "average pool: to every pixel whole": (AveragePooling2D, after, lambda layer, dy, dx: 4 * dx, pool),
+    "average pool: dy transposed": (AveragePooling2D, before, lambda dy: dy.transpose(0, 2, 1, 3), pool),
+    "average pool: to the first pixel": (
+        AveragePooling2D,
+        after,
+        lambda layer, dy, dx: cpu.maxpool2d_backward(
+            dy, np.zeros(dy.shape, np.int32), dx.shape, (2, 2), (2, 2), layer.pads
+        ),
+        pool,
+    ),
+    "global average pool: not divided": (GlobalAveragePooling2D, after, lambda layer, dy, dx: dx * 12, image),
+    "global average pool: channels rolled": (
+        GlobalAveragePooling2D,
+        before,
+        lambda dy: np.roll(dy, 1, axis=1),
+        image,
+    ),
+    "gelu: x taken for a constant factor": (GELU, after, lambda layer, dy, dx: dy * special.ndtr(layer.x), plain),
+    "gelu: the slope at y": (GELU, after, lambda layer, dy, dx: cpu.gelu_backward(dy, cpu.gelu(layer.x)), plain),
+    "gelu: the slope of its approximation by a sigmoid": (GELU, after, sigmoid_slope, plain),
+    "leaky relu: the sides exchanged": (LeakyReLU, after, lambda layer, dy, dx: 1.3 * dy - dx, plain),
+    "leaky relu: the negative side cut off": (LeakyReLU, after, lambda layer, dy, dx: dy * (layer.y > 0), plain),
+    "concatenate: cut at another place": (Concatenate, after, cut_elsewhere, joined),
+    "concatenate: parts exchanged": (Concatenate, after, lambda layer, dy, dx: dx[::-1], joined),
+    "concatenate: along another axis": (
+        Concatenate,
+        after,
+        lambda layer, dy, dx: np.split(dy.swapaxes(1, 2), 2, axis=2),
+        (lambda kind: kind(), [(4, 2), (4, 2)]),
+    ),
     "a NaN": (ReLU, after, lambda layer, dy, dx: dx * np.nan, plain),
 }
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from scipy import special
 from scipy.signal import correlate2d
 
 from minicnn import kernels
@@ -144,6 +145,48 @@ def test_max_pooling_is_the_plain_loops(case):
 
 
 @quick
+@given(windows())
+def test_average_pooling_is_the_plain_loops(case):
+    """To the bit, though quotients are rounded: both add the same ones in the same order."""
+    rng, dtype, x_shape, where = case
+    x = whole(rng, x_shape, dtype)
+    y = cpu.averagepool2d(x, *where)
+    same(y, reference.averagepool2d(x, *where))
+    dy = whole(rng, y.shape, dtype)
+    same(cpu.averagepool2d_backward(dy, x_shape, *where), reference.averagepool2d_backward(dy, x_shape, *where))
+
+
+SHAPES = st.lists(st.integers(1, 5), min_size=2, max_size=4)
+
+
+@quick
+@given(st.integers(0, 2**32 - 1), st.sampled_from([np.float32, np.float64]), SHAPES, st.data())
+def test_concatenation_is_the_plain_loops_and_numpys(seed, dtype, shape, data):
+    rng, axis = np.random.default_rng(seed), data.draw(st.integers(1, len(shape) - 1))
+    sizes = data.draw(st.lists(st.integers(1, 4), min_size=2, max_size=4))
+    xs = [whole(rng, [*shape[:axis], size, *shape[axis + 1 :]], dtype) for size in sizes]
+    xs[1] = np.asfortranarray(xs[1])
+    y = cpu.concatenate(xs, axis)
+    same(y, reference.concatenate(xs, axis))
+    same(y, np.concatenate(xs, axis))
+
+
+@quick
+@given(st.integers(0, 2**32 - 1), st.sampled_from([np.float32, np.float64]), SHAPES)
+def test_leaky_relu_and_gelu_are_the_plain_loops(seed, dtype, shape):
+    rng = np.random.default_rng(seed)
+    x, dy = whole(rng, shape, dtype), whole(rng, shape, dtype)
+    for slope in (0.0, 0.3, 1.0):
+        y = cpu.leaky_relu(x, slope)
+        same(y, reference.leaky_relu(x, slope))
+        same(cpu.leaky_relu_backward(dy, y, slope), reference.leaky_relu_backward(dy, y, slope))
+    x, close = (3 * rng.standard_normal(shape)).astype(dtype), {"rtol": 0, "atol": 20 * np.finfo(dtype).eps}
+    np.testing.assert_allclose(cpu.gelu(x), reference.gelu(x), **close, strict=True)
+    mine, theirs = (room.gelu_backward(dy, x) for room in (cpu, reference))
+    np.testing.assert_allclose(mine, theirs, **close, strict=True)
+
+
+@quick
 @given(st.integers(0, 2**32 - 1), st.sampled_from([np.float32, np.float64]), *[st.integers(1, 6)] * 3)
 def test_dense_relu_and_sgd_are_the_plain_loops(seed, dtype, N, In, Out):
     rng = np.random.default_rng(seed)
@@ -222,12 +265,18 @@ def test_arrays_larger_than_a_block_and_a_tile(x_shape, window, strides, pads):
     for a, b_ in zip(mine, theirs, strict=True):
         same(a, b_)
     same(cpu.maxpool2d(x, window, strides, pads)[1], reference.maxpool2d(x, window, strides, pads)[1])
+    same(cpu.averagepool2d(x, window, strides, pads), reference.averagepool2d(x, window, strides, pads))
+    same(cpu.concatenate([x, x[:, :, :2]], 2), np.concatenate([x, x[:, :, :2]], 2))
 
 
 def test_elementwise_work_longer_than_a_chunk():
     x = np.random.default_rng(0).standard_normal(3 * cpu.CHUNK + 5).astype(np.float32)
     same(cpu.relu(x), np.maximum(x, 0))
     same(cpu.relu_backward(x, x), np.where(x > 0, x, np.float32(0)))
+    slope = np.float32(0.3)
+    same(cpu.leaky_relu(x, 0.3), np.where(x > 0, x, slope * x))
+    same(cpu.leaky_relu_backward(x, x, 0.3), np.where(x > 0, x, slope * x))
+    np.testing.assert_allclose(cpu.gelu(x), x * special.ndtr(x), rtol=1e-5)
 
 
 @ROOMS
@@ -237,6 +286,9 @@ def test_float64_is_computed_in_float64(room):
     assert room.conv2d(x, w, np.zeros(1), *one).item() == 1 + 2.0**-40
     assert room.conv2d_backward(x, x, w, *one)[1].item() == (1 + 2.0**-40) ** 2
     assert room.dense(x[0, 0], w[0, 0], np.zeros(1)).item() == 1 + 2.0**-40
+    assert room.averagepool2d(x, (1, 1), *one).item() == 1 + 2.0**-40
+    assert room.leaky_relu(-x, 0.5).item() == -0.5 * (1 + 2.0**-40)
+    assert room.gelu(x).item() == pytest.approx((1 + 2.0**-40) * special.ndtr(1 + 2.0**-40), rel=1e-15)
     weights, velocity = np.ones(1), np.zeros(1)
     room.sgd_step([weights], [np.ones(1)], [velocity], 2.0**-40, 0.9, False)
     assert weights.item() == 1 - 2.0**-40
@@ -259,7 +311,11 @@ def test_arrays_that_are_not_contiguous(room):
         same(a, b_)
     pool = ((2, 2), (2, 2), ((0, 0), (0, 0)))
     same(room.maxpool2d(view, *pool)[0], room.maxpool2d(view.copy(), *pool)[0])
+    same(room.averagepool2d(view, *pool), room.averagepool2d(view.copy(), *pool))
+    same(*(room.averagepool2d_backward(a, view.shape, (1, 1), *where) for a in (view, view.copy())))
     same(room.relu(view), room.relu(view.copy()))
+    same(room.leaky_relu(view, 0.3), room.leaky_relu(view.copy(), 0.3))
+    same(room.gelu(view), room.gelu(view.copy()))
 
 
 # The plain loops themselves, against definitions from elsewhere.
@@ -330,6 +386,61 @@ def test_pooling_is_the_maximum_of_each_window_padded_with_minus_infinity(room, 
 
 
 @ROOMS
+@quick
+@given(windows())
+def test_average_pooling_is_the_mean_of_what_is_inside_and_its_gradient_the_transpose(room, case):
+    rng, dtype, x_shape, (window, strides, pads) = case
+    x = whole(rng, x_shape, dtype)
+
+    def summed(a):
+        padded = np.pad(a, ((0, 0), *pads, (0, 0)))
+        views = np.lib.stride_tricks.sliding_window_view(padded, window, (1, 2))[:, :: strides[0], :: strides[1]]
+        return views.sum(axis=(4, 5))  # (N, OH, OW, C)
+
+    y = room.averagepool2d(x, window, strides, pads)
+    count = summed(np.ones_like(x))
+    same(y, summed(x) / count)
+    dy = whole(rng, y.shape, dtype) * count  # whole numbers again when divided
+    dx = room.averagepool2d_backward(dy, x_shape, window, strides, pads)
+    assert dx.shape == x_shape
+    assert (dx * x).sum() == (dy / count * summed(x)).sum()  # <dx, x> = <dy, y>
+    other = whole(rng, x_shape, dtype)
+    assert (dx * other).sum() == (dy / count * summed(other)).sum()
+
+
+@ROOMS
+def test_average_pooling_worked_by_hand(room):
+    where = ((2, 2), (2, 2), ((0, 1), (0, 1)))  # 3x3 under "same"
+    y = room.averagepool2d(np.arange(1.0, 10).reshape(1, 3, 3, 1), *where)
+    assert y.ravel().tolist() == [(1 + 2 + 4 + 5) / 4, (3 + 6) / 2, (7 + 8) / 2, 9]  # 9 / 1, not 9 / 4
+    dx = room.averagepool2d_backward(np.array([4.0, 6, 10, 3]).reshape(1, 2, 2, 1), (1, 3, 3, 1), *where)
+    assert dx.reshape(3, 3).tolist() == [[1, 1, 3], [1, 1, 3], [5, 5, 3]]
+    dx = room.averagepool2d_backward(
+        np.array([4.0, 8]).reshape(1, 1, 2, 1), (1, 2, 3, 1), (2, 2), (1, 1), ((0, 0),) * 2
+    )
+    assert dx.reshape(2, 3).tolist() == [[1, 3, 2], [1, 3, 2]]  # the middle lies in both windows
+
+
+@ROOMS
+def test_gelu_is_x_times_the_normal_distribution(room):
+    x = np.array([-40.0, -6, -1, -0.0, 0, 0.5, 1, 6, 40])
+    np.testing.assert_allclose(room.gelu(x), x * special.ndtr(x), rtol=1e-13)  # in the tail too: nothing cancels there
+    np.testing.assert_allclose(room.gelu(x.astype(np.float32)), x * special.ndtr(x), rtol=1e-5, atol=1e-37)
+    p = np.exp(-(x**2) / 2) / np.sqrt(2 * np.pi)
+    np.testing.assert_allclose(room.gelu_backward(0 * x + 7, x), 7 * (special.ndtr(x) + x * p), rtol=1e-13)
+    known = [-0.15865525393145707, 0.8413447460685429]  # x * P(Z < x) at -1 and 1, to be found in every table
+    np.testing.assert_allclose(room.gelu(np.array([-1.0, 1.0])), known, rtol=1e-15)
+
+
+@ROOMS
+def test_at_zero_leaky_relu_has_its_negative_slope(room):
+    x = np.array([-2.0, -0.0, 0.0, 3.0, np.nan, -np.inf])
+    y = room.leaky_relu(x, 0.25)
+    np.testing.assert_array_equal(y, [-0.5, 0, 0, 3, np.nan, -np.inf])
+    assert room.leaky_relu_backward(np.full(4, 8.0), y[:4], 0.25).tolist() == [2, 2, 2, 8]
+
+
+@ROOMS
 def test_padding_never_wins_over_negative_values(room):
     y, _ = room.maxpool2d(-np.arange(1.0, 17).reshape(1, 4, 4, 1), (3, 3), (2, 2), ((0, 1), (0, 1)))
     assert y.ravel().tolist() == [-1, -3, -9, -11]
@@ -358,6 +469,8 @@ def test_a_nan_reaches_what_it_touches_and_nothing_else(room):
     y, argmax = room.maxpool2d(x, (2, 2), *where)
     assert np.isnan(y).reshape(3, 3).tolist() == touched
     assert argmax.reshape(3, 3)[:2, :2].tolist() == [[3, 2], [1, 0]]
+    assert np.isnan(room.averagepool2d(x, (2, 2), *where)).reshape(3, 3).tolist() == touched
+    assert np.isnan(room.gelu(np.array([np.nan, -1, 1]))).tolist() == [True, False, False]
     assert np.isnan(room.relu(np.array([np.nan, -1, 1]))).tolist() == [True, False, False]
     assert np.isnan(room.dense(np.array([[np.nan], [1]]), np.ones((1, 1)), b)).ravel().tolist() == [True, False]
 

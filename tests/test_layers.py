@@ -35,9 +35,11 @@ def test_window_arithmetic(size, k, s, padding, out, pads):
     assert slide((size, size), (k, k), (s, s), padding) == ((out, out), (pads, pads))
     shape = (out, out, 2)
     assert layers.Conv2D(2, k, s, padding).build((size, size, 2)).output_shape == shape
-    layer = layers.MaxPooling2D(k, s, padding).build((size, size, 2))
-    assert layer.output_shape == shape
-    assert layer.forward(np.zeros((1, size, size, 2), SINGLE)).shape == (1, *shape)
+    for kind in (layers.MaxPooling2D, layers.AveragePooling2D):
+        layer = kind(k, s, padding).build((size, size, 2))
+        assert layer.output_shape == shape
+        y = layer.forward(np.ones((1, size, size, 2), SINGLE))
+        np.testing.assert_array_equal(y, np.ones((1, *shape), SINGLE))  # padding is no 0 among the ones
 
 
 @settings(deadline=None)
@@ -58,6 +60,7 @@ def test_vertical_comes_before_horizontal():
     assert conv.params["kernel"].shape == (2, 3, 4, 5)
     assert conv.output_shape == (3, 7, 5)
     assert layers.MaxPooling2D((5, 2)).build((10, 9, 4)).output_shape == (2, 4, 4)
+    assert layers.AveragePooling2D((5, 2), (1, 3)).build((10, 9, 4)).output_shape == (6, 3, 4)
 
 
 def test_convolution_adds_the_bias_and_then_activates():
@@ -95,6 +98,77 @@ def test_relu_has_no_slope_at_zero():
     x = np.array([[-1.0, -0.0, 0.0, 1e-40, 3.0]], SINGLE)
     assert layer.forward(x).tolist() == [[0, 0, 0, SINGLE(1e-40), 3]]
     assert layer.backward(np.full((1, 5), 7, SINGLE)).tolist() == [[0, 0, 0, 7, 7]]
+
+
+def test_leaky_relu_counts_the_slope_at_zero_and_without_one_is_relu():
+    layer = layers.LeakyReLU().build((4,))
+    x = np.array([[-1.0, -0.0, 0.0, 3.0]], SINGLE)
+    slope = SINGLE(0.3)
+    assert layer.forward(x).tolist() == [[-slope, 0, 0, 3]]
+    assert layer.backward(np.full((1, 4), 1, SINGLE)).tolist() == [[slope, slope, slope, 1]]
+    bare, relu = layers.LeakyReLU(0).build((4,)), layers.ReLU().build((4,))
+    np.testing.assert_array_equal(bare.forward(x), relu.forward(x))
+    np.testing.assert_array_equal(bare.backward(x), relu.backward(x))
+
+
+def test_gelu_by_a_table_of_the_normal_distribution():
+    layer = layers.GELU().build((3,))
+    below, density = np.array([0.15866, 0.5, 0.97725]), np.array([0.24197, 0.39894, 0.05399])  # at -1, 0 and 2
+    x = np.array([[-1.0, 0.0, 2.0]], SINGLE)
+    np.testing.assert_allclose(layer.forward(x), x * below, atol=2e-5)  # and not -0.15881, which tanh makes of -1
+    np.testing.assert_allclose(layer.backward(np.ones_like(x)), [below + x[0] * density], atol=2e-5)
+
+
+def test_gelu_inside_another_layer_keeps_the_sums_that_it_needs():
+    """`in_place` permits to overwrite, and what backward needs must not be."""
+    for name in ("gelu", "relu"):
+        inside, alone = layers.Dense(5, activation=name).build((4,)), layers.Activation(name).build((5,))
+        assert inside.activation.in_place
+        plain = layers.Dense(5).build((4,))
+        for key, param in inside.params.items():
+            plain.params[key][...] = param
+        rng = np.random.default_rng(0)
+        x, dy = rng.standard_normal((3, 4)).astype(SINGLE), rng.standard_normal((3, 5)).astype(SINGLE)
+        z = plain.forward(x)
+        np.testing.assert_array_equal(inside.forward(x), alone.forward(z))
+        np.testing.assert_array_equal(inside.backward(dy), plain.backward(alone.backward(dy)))
+        np.testing.assert_array_equal(z, plain.forward(x))  # a layer that stands alone leaves its input as it was
+
+
+def test_global_average_pooling_is_the_mean_of_each_channel():
+    x = np.random.default_rng(0).integers(-9, 9, (3, 4, 2, 5)).astype(SINGLE)
+    layer = layers.GlobalAveragePooling2D().build((4, 2, 5))
+    y = layer.forward(x)
+    assert layer.output_shape == (5,)
+    np.testing.assert_array_equal(y, x.mean(axis=(1, 2)), strict=True)  # eighths are exact
+    dy = np.arange(15, dtype=SINGLE).reshape(3, 5)
+    np.testing.assert_array_equal(layer.backward(dy), np.broadcast_to(dy[:, None, None] / 8, x.shape))
+    whole = layers.AveragePooling2D((4, 2)).build((4, 2, 5))
+    np.testing.assert_array_equal(whole.forward(x), y[:, None, None])
+
+
+@pytest.mark.parametrize("axis", [1, 2, 3, -1, -2, -3])
+def test_concatenate_puts_inputs_side_by_side_and_gives_each_its_part_of_dy(axis):
+    place, rng = axis % 4, np.random.default_rng(0)
+    shapes = [[2, 3, 4, 5] for _ in range(3)]
+    for shape, size in zip(shapes, (2, 1, 4), strict=True):
+        shape[place] = size
+    xs = [rng.standard_normal(shape).astype(SINGLE) for shape in shapes]
+    layer = layers.Concatenate(axis).build([tuple(shape[1:]) for shape in shapes])
+    y = layer.forward(xs)
+    assert y.shape == (2, *layer.output_shape)
+    np.testing.assert_array_equal(y, np.concatenate(xs, place), strict=True)
+    for dx, x in zip(layer.backward(y), xs, strict=True):
+        np.testing.assert_array_equal(dx, x, strict=True)
+
+
+def test_layers_that_merge_take_bytes_and_learn_where_an_input_comes_twice():
+    inputs = minicnn.Input((2, 2, 1))
+    x = layers.Concatenate()([inputs, layers.Rescaling(3)(inputs), inputs])
+    model = minicnn.Model(inputs, layers.GlobalAveragePooling2D()(x))
+    assert model.predict(np.full((1, 2, 2, 1), 200, np.uint8)).tolist() == [[200, 600, 200]]
+    dx = model.backward(np.array([[4, 40, 400]], SINGLE), input_gradient=True)
+    assert dx.ravel().tolist() == [1 + 3 * 10 + 100] * 4
 
 
 def test_rescaling_multiplies_in_float32_as_keras_does():
@@ -158,6 +232,7 @@ def test_kernels_begin_uniform_within_glorots_limit_and_biases_at_zero(layer, in
 def test_the_float_type_is_that_of_the_time_of_making():
     minicnn.set_floatx("float64")
     made = [layers.Conv2D(1, 1, activation="relu"), layers.MaxPooling2D(1), layers.Rescaling(1 / 3)]
+    made += [layers.AveragePooling2D(1), layers.GELU(), layers.LeakyReLU()]
     minicnn.set_floatx("float32")
     for layer in made:
         layer.build((2, 2, 1))
@@ -174,6 +249,10 @@ EACH = [
     (layers.Softmax(), (4,)),
     (layers.Dense(3), (4,)),
     (layers.Rescaling(2), (4,)),
+    (layers.AveragePooling2D(1), (2, 2, 1)),
+    (layers.GlobalAveragePooling2D(), (2, 2, 1)),
+    (layers.GELU(), (2, 2, 1)),
+    (layers.LeakyReLU(), (2, 2, 1)),
 ]
 
 
@@ -207,6 +286,10 @@ def test_the_input_gradient_is_left_out_when_nobody_wants_it():
         (layers.MaxPooling2D((2, 3)), "MaxPooling2D(pool_size=[2, 3])"),
         (layers.Dense(4, use_bias=False), "Dense(units=4, use_bias=False)"),
         (layers.Activation("softmax"), "Softmax()"),
+        (layers.Activation("gelu"), "GELU()"),
+        (layers.LeakyReLU(0.01), "LeakyReLU(negative_slope=0.01)"),
+        (layers.AveragePooling2D(3, 2), "AveragePooling2D(pool_size=3, strides=2)"),
+        (layers.Concatenate(-2), "Concatenate(axis=-2)"),
     ],
 )
 def test_a_layer_shows_what_is_not_default(layer, shown):
@@ -224,7 +307,7 @@ WRONG = {
     "fraction": (lambda: layers.Conv2D(4, 2.5), ValueError, ["Conv2D(kernel_size)", "integer", "2.5"]),
     "strides": (lambda: layers.Conv2D(4, 3, strides=(1, -2)), ValueError, ["Conv2D(strides)", "-2"]),
     "padding": (lambda: layers.Conv2D(4, 3, padding="full"), ValueError, ['"valid" or "same"', "'full'"]),
-    "activation": (lambda: layers.Dense(4, "gelu"), ValueError, ["'gelu'", "linear, relu, softmax"]),
+    "activation": (lambda: layers.Dense(4, "swish"), ValueError, ["'swish'", "linear, relu, gelu, softmax"]),
     "pool": (lambda: layers.MaxPooling2D(0), ValueError, ["MaxPooling2D(pool_size)", "0"]),
     "pool padding": (lambda: layers.MaxPooling2D(padding=1), ValueError, ['"valid" or "same"', "1"]),
     "units": (lambda: layers.Dense("ten"), ValueError, ["Dense(units)", "'ten'"]),
@@ -243,6 +326,36 @@ WRONG = {
         lambda: layers.Add().build([(2,), (2,)]).forward([images(1, 2), images(3, 2)]),
         ValueError,
         ["equal batches", "(1, 2)", "(3, 2)"],
+    ),
+    "mean pool": (lambda: layers.AveragePooling2D((2, 0)), ValueError, ["AveragePooling2D(pool_size)", "0"]),
+    "mean strides": (lambda: layers.AveragePooling2D(2, -1), ValueError, ["AveragePooling2D(strides)", "-1"]),
+    "mean axes": (lambda: layers.AveragePooling2D().build((8,)), ValueError, ["AveragePooling2D", "(H, W, C)"]),
+    "mean window": (lambda: layers.AveragePooling2D(5).build((4, 8, 1)), ValueError, ["(5, 5)", "(4, 8)"]),
+    "global axes": (lambda: layers.GlobalAveragePooling2D().build((8,)), ValueError, ["(H, W, C)", "(8,)"]),
+    "slope": (lambda: layers.LeakyReLU(-0.1), ValueError, ["LeakyReLU(negative_slope)", ">= 0", "-0.1"]),
+    "no slope": (lambda: layers.LeakyReLU(None), ValueError, ["LeakyReLU(negative_slope)", "None"]),
+    "batch axis": (lambda: layers.Concatenate(0), ValueError, ["Concatenate(axis)", "batch", "0"]),
+    "axis": (lambda: layers.Concatenate("channels"), ValueError, ["Concatenate(axis)", "integer", "'channels'"]),
+    "far axis": (lambda: layers.Concatenate(3).build([(2, 2), (2, 2)]), ValueError, ["axis=3", "(2, 2)"]),
+    "batch axis from behind": (lambda: layers.Concatenate(-2).build([(2,), (2,)]), ValueError, ["axis=-2", "(2,)"]),
+    "other axes": (lambda: layers.Concatenate().build([(2, 3), (4, 3)]), ValueError, ["no other", "(2, 3)", "(4, 3)"]),
+    "other rank": (lambda: layers.Concatenate(1).build([(2,), (2, 1)]), ValueError, ["no other", "(2, 1)"]),
+    "concatenate one": (lambda: layers.Concatenate()([minicnn.Input((3,))]), ValueError, ["two or more", "[(3,)]"]),
+    "concatenate batches": (
+        lambda: layers.Concatenate().build([(2,), (3,)]).forward([images(1, 2), images(3, 3)]),
+        ValueError,
+        ["equal batches", "(1, 2)", "(3, 3)"],
+    ),
+    "merged unbuilt": (lambda: layers.Add().forward([images(1, 2)] * 2), RuntimeError, ["Add", "layer.build"]),
+    "merged lists": (
+        lambda: layers.Concatenate().build([(1,), (1,)]).forward([[[1.0]], [[2.0]]]),
+        TypeError,
+        ["list of arrays", "list", "numpy.asarray"],
+    ),
+    "merged array": (
+        lambda: layers.Concatenate().build([(1,), (1,)]).forward(images(2, 1)),
+        TypeError,
+        ["list of arrays", "ndarray"],
     ),
     "rank": (lambda: layers.Dense(4).build((3,)).forward(images(3)), ValueError, ["Dense", "(N, 3)", "(3,)"]),
     "channels": (

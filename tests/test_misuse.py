@@ -43,6 +43,10 @@ def test_dy_comes_in_the_layers_float_type(dtype):
         (layers.MaxPooling2D(2), (4, 4, 2), (1, 1, 1, 2)),
         (layers.Dense(2), (3,), (1, 3)),
         (layers.ReLU(), (3,), (1, 2)),
+        (layers.AveragePooling2D(2), (4, 4, 2), (1, 1, 1, 2)),
+        (layers.GlobalAveragePooling2D(), (4, 4, 2), (1, 1, 1, 2)),
+        (layers.GELU(), (3,), (1, 2)),
+        (layers.LeakyReLU(), (3,), (1, 2)),
     ],
 )
 def test_dy_of_another_shape_is_refused(layer, shape, dy):
@@ -51,9 +55,29 @@ def test_dy_of_another_shape_is_refused(layer, shape, dy):
         layer.backward(np.ones(dy, np.float32))
 
 
-def test_backward_before_forward_is_refused():
+@pytest.mark.parametrize("size", [(1, 2), (1, 4), (2, 3)])
+def test_dy_of_another_shape_is_not_cut(size):
+    layer = layers.Concatenate().build([(2,), (1,)])
+    layer.forward([np.zeros((1, 2), np.float32), np.zeros((1, 1), np.float32)])
     with pytest.raises(MinicnnError):
-        layers.Conv2D(2, 3, padding="same").build((4, 4, 2)).backward(np.ones((1, 4, 4, 2), np.float32))
+        layer.backward(np.ones(size, np.float32))
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape", "dy"),
+    [
+        (layers.Conv2D(2, 3, padding="same"), (4, 4, 2), (1, 4, 4, 2)),
+        (layers.AveragePooling2D(), (4, 4, 2), (1, 2, 2, 2)),
+        (layers.GlobalAveragePooling2D(), (4, 4, 2), (1, 2)),
+        (layers.GELU(), (3,), (1, 3)),
+        (layers.LeakyReLU(), (3,), (1, 3)),
+        (layers.Add(), [(2,), (2,)], (1, 2)),
+        (layers.Concatenate(), [(2,), (1,)], (1, 3)),
+    ],
+)
+def test_backward_before_forward_is_refused(layer, shape, dy):
+    with pytest.raises(MinicnnError):
+        layer.build(shape).backward(np.ones(dy, np.float32))
 
 
 def test_add_does_not_wrap_bytes_around():
@@ -61,11 +85,35 @@ def test_add_does_not_wrap_bytes_around():
     assert layer.forward([np.array([[200, 100]], np.uint8)] * 2).tolist() == [[400, 200]]
 
 
+def test_bytes_beside_floats_become_floats():
+    layer = layers.Concatenate().build([(1,), (1,)])
+    y = layer.forward([np.array([[200]], np.uint8), np.array([[0.5]])])
+    assert y.tolist() == [[200, 0.5]]
+    assert y.dtype == np.float32
+
+
+def test_an_empty_batch_passes_through_every_layer():
+    for layer, shape in ((layers.AveragePooling2D(), (4, 4, 2)), (layers.GlobalAveragePooling2D(), (4, 4, 2)),
+                         (layers.GELU(), (3,)), (layers.LeakyReLU(), (3,))):  # fmt: skip
+        y = layer.build(shape).forward(np.zeros((0, *shape), np.float32))
+        assert y.shape == (0, *layer.output_shape)
+        assert layer.backward(y).shape == (0, *shape)
+    layer = layers.Concatenate().build([(2,), (1,)])
+    y = layer.forward([np.zeros((0, 2), np.float32), np.zeros((0, 1), np.float32)])
+    assert [dx.shape for dx in layer.backward(y)] == [(0, 2), (0, 1)]
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
         lambda: layers.Dense(2, activation=["relu"]),
         lambda: layers.Rescaling("a"),
+        lambda: layers.Dense(2, activation=layers.GELU()),
+        lambda: layers.LeakyReLU(float("nan")),
+        lambda: layers.Concatenate(True),
+        lambda: layers.Concatenate(1.0),
+        lambda: layers.Concatenate().build([]),
+        lambda: layers.Concatenate().build([(None,), (2,)]),
         lambda: layers.Flatten().build((None, 3)),
         lambda: optimizers.SGD("fast"),
         lambda: optimizers.SGD(0.1, momentum=None),

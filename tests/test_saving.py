@@ -22,7 +22,10 @@ def network():
     x = layers.Conv2D(4, (3, 2), strides=(1, 2), padding="same", activation="relu", name="first")(x)
     x = layers.Add()([layers.Conv2D(4, 1, use_bias=False)(x), x])
     x = layers.MaxPooling2D((3, 2), strides=1, padding="same")(layers.ReLU()(x))
-    outputs = layers.Dense(3, activation="softmax")(layers.Flatten()(x))
+    y = layers.AveragePooling2D((1, 2), strides=1, padding="same")(layers.LeakyReLU(0.1)(x))
+    x = layers.Concatenate(axis=-2)([layers.GELU()(x), y])
+    x = layers.Concatenate()([layers.Flatten()(x), layers.GlobalAveragePooling2D()(y)])
+    outputs = layers.Dense(3, activation="softmax")(layers.Dense(5, activation="gelu")(x))
     return minicnn.Model(inputs, outputs, name="a model")
 
 
@@ -100,6 +103,7 @@ def test_the_file_is_plain_safetensors(saved):
     model, path = saved
     tensors = load(path.read_bytes())
     names = ["first/kernel", "first/bias", "conv2d/kernel", "dense/kernel", "dense/bias"]
+    names += ["dense_1/kernel", "dense_1/bias"]
     assert sorted(tensors) == sorted(names)
     assert same([tensors[name] for name in names], model.get_weights())
     assert list(path.parent.iterdir()) == [path]

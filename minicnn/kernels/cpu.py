@@ -132,6 +132,38 @@ def maxpool2d_backward(
     return dx  # (N, H, W, C)
 
 
+def averagepool2d(x: np.ndarray, pool_size: Pair, strides: Pair, pads: Pads) -> np.ndarray:
+    """Take the mean of each window of x (N, H, W, C): y (N, OH, OW, C); only pixels inside the image count."""
+    OH, OW = _output_size(x.shape, pool_size, strides, pads)
+    x = np.ascontiguousarray(x)
+    y = buffers.zeros((x.shape[0], OH, OW, x.shape[3]), x.dtype)
+    blocks = threads.blocks(x.shape[0])
+
+    def task(i: int) -> None:
+        start, stop = blocks[i]
+        _averagepool2d(x[start:stop], y[start:stop], pool_size, strides, pads)
+
+    threads.run(task, len(blocks))
+    return y
+
+
+def averagepool2d_backward(dy: np.ndarray, x_shape: tuple, pool_size: Pair, strides: Pair, pads: Pads) -> np.ndarray:
+    """Share each dy (N, OH, OW, C) equally among its window's pixels: dx (N, H, W, C), of x's shape.
+
+    Pixels outside the image get nothing; where windows overlap, their shares add up.
+    """
+    dy = np.ascontiguousarray(dy)
+    dx = buffers.zeros(x_shape, dy.dtype)
+    blocks = threads.blocks(dy.shape[0])
+
+    def task(i: int) -> None:
+        start, stop = blocks[i]
+        _averagepool2d_backward(dy[start:stop], dx[start:stop], pool_size, strides, pads)
+
+    threads.run(task, len(blocks))
+    return dx  # (N, H, W, C)
+
+
 def dense(x: np.ndarray, w: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Return y (N, Out) = x (N, In) @ w (In, Out) + b (Out,)."""
     y = buffers.empty((len(x), w.shape[1]), x.dtype)
@@ -184,6 +216,34 @@ def relu_backward(dy: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Return dy (...) where y (...) is positive, else 0: at 0 itself the gradient is 0."""
     dx = buffers.empty(dy.shape, dy.dtype)
     _elementwise(_relu_backward, dy, y, dx)
+    return dx
+
+
+def leaky_relu(x: np.ndarray, negative_slope: float) -> np.ndarray:
+    """Return x where x (...) is positive, else negative_slope * x."""
+    y = buffers.empty(x.shape, x.dtype)
+    _elementwise(_leaky_relu, x, y, x.dtype.type(negative_slope))
+    return y
+
+
+def leaky_relu_backward(dy: np.ndarray, y: np.ndarray, negative_slope: float) -> np.ndarray:
+    """Return dy (...) where y (...) is positive, else negative_slope * dy: also at 0 itself."""
+    dx = buffers.empty(dy.shape, dy.dtype)
+    _elementwise(_leaky_relu_backward, dy, y, dx, dy.dtype.type(negative_slope))
+    return dx
+
+
+def gelu(x: np.ndarray) -> np.ndarray:
+    """Return x * P(Z < x) for each element of x (...), Z a normal variable: P(Z < x) = erfc(-x / sqrt(2)) / 2."""
+    y = buffers.empty(x.shape, x.dtype)
+    _elementwise(_gelu, x, y)
+    return y
+
+
+def gelu_backward(dy: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """Return dy * (P(Z < x) + x * p(x)) for dy and x (...), p(x) = exp(-x^2 / 2) / sqrt(2 * pi), the slope of P."""
+    dx = buffers.empty(dy.shape, dy.dtype)
+    _elementwise(_gelu_backward, dy, x, dx)
     return dx
 
 
@@ -314,6 +374,24 @@ def decay(ws: Arrays, rate: float) -> None:
     ws (...) is a sequence of arrays.
     """
     _update(_decay, (ws,), rate)
+
+
+def concatenate(xs: Arrays, axis: int) -> np.ndarray:
+    """Return the arrays xs (N, ...) one behind the other along `axis` >= 1, in which alone they may differ."""
+    ends = list(itertools.accumulate(x.shape[axis] for x in xs))
+    shape = list(xs[0].shape)
+    shape[axis] = ends[-1]
+    y = buffers.empty(tuple(shape), xs[0].dtype)
+    before = (slice(None),) * (axis - 1)  # the axes between the first and this one
+    blocks = threads.blocks(shape[0])
+
+    def task(i: int) -> None:
+        images = slice(*blocks[i])
+        for x, end in zip(xs, ends, strict=True):
+            y[images, *before, end - x.shape[axis] : end] = x[images]
+
+    threads.run(task, len(blocks))
+    return y
 
 
 def sgd_step(
@@ -553,6 +631,48 @@ def _maxpool2d_backward(dy, argmax, dx, pool_size, strides, pads):
 
 
 @compiler.jit
+def _averagepool2d(x, y, pool_size, strides, pads):
+    (PH, PW), (SH, SW), top, left = pool_size, strides, pads[0][0], pads[1][0]
+    N, OH, OW, C = y.shape
+    H, W = x.shape[1], x.shape[2]
+    for n in range(N):
+        for i in range(OH):
+            u0, u1 = max(0, top - i * SH), min(PH, H + top - i * SH)
+            for j in range(OW):
+                v0, v1 = max(0, left - j * SW), min(PW, W + left - j * SW)
+                mean = y[n, i, j]
+                for u in range(u0, u1):
+                    for v in range(v0, v1):
+                        values = x[n, i * SH + u - top, j * SW + v - left]
+                        for c in range(C):
+                            mean[c] += values[c]
+                count = y.dtype.type((u1 - u0) * (v1 - v0))
+                for c in range(C):
+                    mean[c] /= count
+
+
+@compiler.jit
+def _averagepool2d_backward(dy, dx, pool_size, strides, pads):
+    (PH, PW), (SH, SW), top, left = pool_size, strides, pads[0][0], pads[1][0]
+    N, OH, OW, C = dy.shape
+    H, W = dx.shape[1], dx.shape[2]
+    share = np.empty(C, dy.dtype)
+    for n in range(N):
+        for i in range(OH):
+            u0, u1 = max(0, top - i * SH), min(PH, H + top - i * SH)
+            for j in range(OW):
+                v0, v1 = max(0, left - j * SW), min(PW, W + left - j * SW)
+                count = dy.dtype.type((u1 - u0) * (v1 - v0))
+                for c in range(C):
+                    share[c] = dy[n, i, j, c] / count
+                for u in range(u0, u1):
+                    for v in range(v0, v1):
+                        target = dx[n, i * SH + u - top, j * SW + v - left]
+                        for c in range(C):
+                            target[c] += share[c]
+
+
+@compiler.jit
 def _rescale(x, y, scale, offset):
     for i in range(x.size):
         y[i] = y.dtype.type(x[i]) * scale + offset
@@ -570,6 +690,35 @@ def _relu_backward(dy, y, dx):
     zero = dy.dtype.type(0)
     for i in range(dy.size):
         dx[i] = dy[i] if y[i] > zero else zero
+
+
+@compiler.jit
+def _leaky_relu(x, y, negative_slope):
+    zero = x.dtype.type(0)
+    for i in range(x.size):
+        y[i] = x[i] if x[i] > zero else negative_slope * x[i]
+
+
+@compiler.jit
+def _leaky_relu_backward(dy, y, dx, negative_slope):
+    zero = dy.dtype.type(0)
+    for i in range(dy.size):
+        dx[i] = dy[i] if y[i] > zero else negative_slope * dy[i]
+
+
+@compiler.jit
+def _gelu(x, y):
+    half, root = x.dtype.type(0.5), x.dtype.type(math.sqrt(0.5))
+    for i in range(x.size):
+        y[i] = half * x[i] * math.erfc(-root * x[i])
+
+
+@compiler.jit
+def _gelu_backward(dy, x, dx):
+    half, root, peak = x.dtype.type(0.5), x.dtype.type(math.sqrt(0.5)), x.dtype.type(1 / math.sqrt(2 * math.pi))
+    for i in range(dy.size):
+        below, density = half * math.erfc(-root * x[i]), peak * math.exp(-half * x[i] * x[i])
+        dx[i] = dy[i] * (below + x[i] * density)
 
 
 @compiler.jit_apart

@@ -314,6 +314,34 @@ extern "C" __global__ void maxpool_backward(const real* dy, const int* argmax, r
     dx[i] = sum;
 }
 
+// How many pixels of the window (i, j) are inside the image.
+__device__ inline int covered(const Sizes& s, int i, int j) {
+    const int h = i * s.SH - s.top, w = j * s.SW - s.left;
+    return (min(h + s.KH, s.H) - max(h, 0)) * (min(w + s.KW, s.W) - max(w, 0));
+}
+
+extern "C" __global__ void averagepool(const real* x, real* y, Sizes s) {
+    EACH(wide(s.N) * s.OH * s.OW * s.C)
+    const int c = i % s.C;
+    Place p(i / s.C, s.OH, s.OW);
+    real sum = 0;
+    for (int u = 0; u < s.KH; ++u)
+        for (int v = 0; v < s.KW; ++v) sum += pixel(x, s, p.a, p.b * s.SH - s.top + u, p.c * s.SW - s.left + v, c);
+    y[i] = sum / covered(s, p.b, p.c);
+}
+
+extern "C" __global__ void averagepool_backward(const real* dy, real* dx, Sizes s) {
+    EACH(wide(s.N) * s.H * s.W * s.C)
+    const int c = i % s.C;
+    Place p(i / s.C, s.H, s.W);
+    const int h = p.b + s.top, w = p.c + s.left;  // in windows (r, q) with r * SH <= h < r * SH + KH, and q alike
+    real sum = 0;
+    for (int r = h < s.KH ? 0 : (h - s.KH) / s.SH + 1; r < s.OH && r * s.SH <= h; ++r)
+        for (int q = w < s.KW ? 0 : (w - s.KW) / s.SW + 1; q < s.OW && q * s.SW <= w; ++q)
+            sum += dy[((wide(p.a) * s.OH + r) * s.OW + q) * s.C + c] / covered(s, r, q);
+    dx[i] = sum;
+}
+
 extern "C" __global__ void rescale_bytes(const unsigned char* x, real* y, real scale, real offset, wide size) {
     EACH(size)
     y[i] = real(x[i]) * scale + offset;
@@ -332,6 +360,30 @@ extern "C" __global__ void relu(const real* x, real* y, wide size) {
 extern "C" __global__ void relu_backward(const real* dy, const real* y, real* dx, wide size) {
     EACH(size)
     dx[i] = y[i] > 0 ? dy[i] : real(0);
+}
+
+extern "C" __global__ void leaky_relu(const real* x, real* y, real slope, wide size) {
+    EACH(size)
+    y[i] = x[i] > 0 ? x[i] : slope * x[i];
+}
+
+extern "C" __global__ void leaky_relu_backward(const real* dy, const real* y, real* dx, real slope, wide size) {
+    EACH(size)
+    dx[i] = y[i] > 0 ? dy[i] : slope * dy[i];
+}
+
+// P(Z < x) of a normal variable Z.
+__device__ inline real below(real x) { return real(0.5) * erfc(-real(0.70710678118654752) * x); }
+
+extern "C" __global__ void gelu(const real* x, real* y, wide size) {
+    EACH(size)
+    y[i] = x[i] * below(x[i]);
+}
+
+extern "C" __global__ void gelu_backward(const real* dy, const real* x, real* dx, wide size) {
+    EACH(size)
+    const real density = real(0.39894228040143268) * exp(-real(0.5) * x[i] * x[i]);
+    dx[i] = dy[i] * (below(x[i]) + x[i] * density);
 }
 
 // A thread a row: classes are few.
@@ -412,6 +464,12 @@ extern "C" __global__ void normalize_backward(const real* dy, const real* x, con
 extern "C" __global__ void dropout(const real* x, const bool* kept, real* y, real scale, wide size) {
     EACH(size)
     y[i] = kept[i] ? x[i] * scale : real(0);
+}
+
+// Copy rows of x, each `width` long, into longer rows of y, from `start` on.
+extern "C" __global__ void place(const real* x, real* y, wide start, wide width, wide whole, wide size) {
+    EACH(size)
+    y[i / width * whole + start + i % width] = x[i];
 }
 
 // A thread an element of bytes or floats, which are moved and not computed with.
@@ -710,6 +768,25 @@ def conv2d_relu_maxpool2d_backward(
     return _gradients(dy, _whole(argmax), x, w, sizes, input_gradient)
 
 
+def averagepool2d(x: Any, pool_size: Pair, strides: Pair, pads: Pads) -> Any:
+    """Take the mean of each window of x (N, H, W, C): y (N, OH, OW, C); only pixels inside the image count."""
+    sizes = _sizes(x.shape, pool_size, 0, strides, pads)
+    y = _empty((x.shape[0], int(sizes["OH"][0]), int(sizes["OW"][0]), x.shape[3]), x.dtype)
+    _each("averagepool", y.size, x.dtype, _whole(x), y, sizes)
+    return y
+
+
+def averagepool2d_backward(dy: Any, x_shape: tuple, pool_size: Pair, strides: Pair, pads: Pads) -> Any:
+    """Share each dy (N, OH, OW, C) equally among its window's pixels: dx (N, H, W, C), of x's shape.
+
+    Pixels outside the image get nothing; where windows overlap, their shares add up.
+    """
+    dx = _empty(x_shape, dy.dtype)
+    sizes = _sizes(x_shape, pool_size, 0, strides, pads)
+    _each("averagepool_backward", dx.size, dy.dtype, _whole(dy), dx, sizes)
+    return dx  # (N, H, W, C)
+
+
 def dense(x: Any, w: Any, b: Any) -> Any:
     """Return y (N, Out) = x (N, In) @ w (In, Out) + b (Out,)."""
     return _correlate(x, w, b, _one_pixel(x, w)).reshape(len(x), w.shape[1])  # (N, Out)
@@ -746,6 +823,34 @@ def relu_backward(dy: Any, y: Any) -> Any:
     """Return dy (...) where y (...) is positive, else 0: at 0 itself the gradient is 0."""
     dx = _empty(dy.shape, dy.dtype)
     _each("relu_backward", dy.size, dy.dtype, _whole(dy), _whole(y), dx, np.int64(dy.size))
+    return dx
+
+
+def leaky_relu(x: Any, negative_slope: float) -> Any:
+    """Return x where x (...) is positive, else negative_slope * x."""
+    y = _empty(x.shape, x.dtype)
+    _each("leaky_relu", x.size, x.dtype, _whole(x), y, x.dtype.type(negative_slope), np.int64(x.size))
+    return y
+
+
+def leaky_relu_backward(dy: Any, y: Any, negative_slope: float) -> Any:
+    """Return dy (...) where y (...) is positive, else negative_slope * dy: also at 0 itself."""
+    dx, slope = _empty(dy.shape, dy.dtype), dy.dtype.type(negative_slope)
+    _each("leaky_relu_backward", dy.size, dy.dtype, _whole(dy), _whole(y), dx, slope, np.int64(dy.size))
+    return dx
+
+
+def gelu(x: Any) -> Any:
+    """Return x * P(Z < x) for each element of x (...), Z a normal variable: P(Z < x) = erfc(-x / sqrt(2)) / 2."""
+    y = _empty(x.shape, x.dtype)
+    _each("gelu", x.size, x.dtype, _whole(x), y, np.int64(x.size))
+    return y
+
+
+def gelu_backward(dy: Any, x: Any) -> Any:
+    """Return dy * (P(Z < x) + x * p(x)) for dy and x (...), p(x) = exp(-x^2 / 2) / sqrt(2 * pi), the slope of P."""
+    dx = _empty(dy.shape, dy.dtype)
+    _each("gelu_backward", dy.size, dy.dtype, _whole(dy), _whole(x), dx, np.int64(dy.size))
     return dx
 
 
@@ -875,6 +980,18 @@ def decay(ws: Arrays, rate: float) -> None:
     ws (...) is a sequence of arrays.
     """
     _update("decay", (ws,), rate)
+
+
+def concatenate(xs: Arrays, axis: int) -> Any:
+    """Return the arrays xs (N, ...) one behind the other along `axis` >= 1, in which alone they may differ."""
+    shape = list(xs[0].shape)
+    shape[axis] = sum(x.shape[axis] for x in xs)
+    y, start, whole = _empty(tuple(shape), xs[0].dtype), 0, math.prod(shape[axis:])
+    for x in xs:
+        width = math.prod(x.shape[axis:])
+        _each("place", x.size, x.dtype, _whole(x), y, *map(np.int64, (start, width, whole, x.size)))
+        start += width
+    return y
 
 
 def sgd_step(

@@ -4,6 +4,7 @@ Everything follows from one sum, y[n,i,j,f] = b[f] + sum over u,v,c of x[n, SH*i
 A gradient re-reads it: fix one input, weight or bias, and collect every term in which it occurs.
 """
 
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 
@@ -96,6 +97,31 @@ def maxpool2d_backward(
     return dx
 
 
+def averagepool2d(x: np.ndarray, pool_size: Pair, strides: Pair, pads: Pads) -> np.ndarray:
+    """Take the mean of each window of x (N, H, W, C): y (N, OH, OW, C); only pixels inside the image count."""
+    y = np.zeros((x.shape[0], *_output_size(x.shape, pool_size, strides, pads), x.shape[3]), x.dtype)
+    count = np.zeros((*y.shape[:3], 1), x.dtype)  # pixels inside the image, window by window
+    for n, i, j, _, _, h, k in _meetings(x.shape, pool_size, strides, pads):
+        count[n, i, j] += 1
+        for c in range(x.shape[3]):
+            y[n, i, j, c] += x[n, h, k, c]
+    return y / count
+
+
+def averagepool2d_backward(dy: np.ndarray, x_shape: tuple, pool_size: Pair, strides: Pair, pads: Pads) -> np.ndarray:
+    """Share each dy (N, OH, OW, C) equally among its window's pixels: dx (N, H, W, C), of x's shape.
+
+    Pixels outside the image get nothing; where windows overlap, their shares add up.
+    """
+    dx, count = np.zeros(x_shape, dy.dtype), np.zeros(dy.shape[:3], dy.dtype)
+    for n, i, j, *_ in _meetings(x_shape, pool_size, strides, pads):
+        count[n, i, j] += 1
+    for n, i, j, _, _, h, k in _meetings(x_shape, pool_size, strides, pads):
+        for c in range(x_shape[3]):
+            dx[n, h, k, c] += dy[n, i, j, c] / count[n, i, j]
+    return dx
+
+
 def conv2d_relu_maxpool2d(x: np.ndarray, w: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Convolve x (N, H, W, C), H and W even, with w (3, 3, C, F) under "same", add b (F,), apply ReLU and pool by 2.
 
@@ -162,6 +188,41 @@ def relu_backward(dy: np.ndarray, y: np.ndarray) -> np.ndarray:
     dx = np.zeros_like(dy)
     for at in np.ndindex(dy.shape):
         dx[at] = dy[at] if y[at] > 0 else 0
+    return dx
+
+
+def leaky_relu(x: np.ndarray, negative_slope: float) -> np.ndarray:
+    """Return x where x (...) is positive, else negative_slope * x."""
+    y = np.zeros_like(x)
+    for at in np.ndindex(x.shape):
+        y[at] = x[at] if x[at] > 0 else x.dtype.type(negative_slope) * x[at]
+    return y
+
+
+def leaky_relu_backward(dy: np.ndarray, y: np.ndarray, negative_slope: float) -> np.ndarray:
+    """Return dy (...) where y (...) is positive, else negative_slope * dy: also at 0 itself."""
+    dx = np.zeros_like(dy)
+    for at in np.ndindex(dy.shape):
+        dx[at] = dy[at] if y[at] > 0 else dy.dtype.type(negative_slope) * dy[at]
+    return dx
+
+
+def gelu(x: np.ndarray) -> np.ndarray:
+    """Return x * P(Z < x) for each element of x (...), Z a normal variable: P(Z < x) = erfc(-x / sqrt(2)) / 2."""
+    y = np.zeros_like(x)
+    for at in np.ndindex(x.shape):
+        value = float(x[at])
+        y[at] = value * math.erfc(-value / math.sqrt(2)) / 2
+    return y
+
+
+def gelu_backward(dy: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """Return dy * (P(Z < x) + x * p(x)) for dy and x (...), p(x) = exp(-x^2 / 2) / sqrt(2 * pi), the slope of P."""
+    dx = np.zeros_like(dy)
+    for at in np.ndindex(dy.shape):
+        value = float(x[at])
+        below, density = math.erfc(-value / math.sqrt(2)) / 2, math.exp(-value * value / 2) / math.sqrt(2 * math.pi)
+        dx[at] = float(dy[at]) * (below + value * density)
     return dx
 
 
@@ -311,6 +372,20 @@ def decay(ws: Arrays, rate: float) -> None:
     for w in ws:
         for at in np.ndindex(w.shape):
             w[at] -= rate * w[at]
+
+
+def concatenate(xs: Arrays, axis: int) -> np.ndarray:
+    """Return the arrays xs (N, ...) one behind the other along `axis` >= 1, in which alone they may differ."""
+    ends = list(itertools.accumulate(x.shape[axis] for x in xs))
+    shape = list(xs[0].shape)
+    shape[axis] = ends[-1]
+    y = np.zeros(shape, xs[0].dtype)
+    for x, end in zip(xs, ends, strict=True):
+        for at in np.ndindex(x.shape):
+            to = list(at)
+            to[axis] += end - x.shape[axis]
+            y[tuple(to)] = x[at]
+    return y
 
 
 def sgd_step(

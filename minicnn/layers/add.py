@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from minicnn import kernels
 from minicnn.errors import ShapeError
 from minicnn.layers.base import Layer, Shape
 
@@ -44,11 +43,7 @@ class Add(Layer):
 
     def forward(self, x: Sequence[np.ndarray], training: bool = False) -> np.ndarray:
         """Return the sum of the list of arrays x."""
-        shapes = [array.shape[1:] for array in x]
-        if shapes != self.input_shape or len({len(array) for array in x}) != 1:
-            raise ShapeError(f"Add expects {self.input_shape} and equal batches. Received: {[a.shape for a in x]}")
-        self.batch = len(x[0])
-        return functools.reduce(operator.add, [kernels.here(array).astype(self.dtype, copy=False) for array in x])
+        return functools.reduce(operator.add, self.check_each(x))
 
     def backward(self, dy: np.ndarray) -> list[np.ndarray]:
         """Return dy once for each input."""

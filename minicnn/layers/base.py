@@ -234,6 +234,30 @@ class Layer:
         x = kernels.here(x)
         return x.astype(self.dtype, copy=False) if cast else x
 
+    def check_each(self, xs: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Return the batches xs of a layer that merges inputs, as `check` does one.
+
+        Parameters
+        ----------
+        xs : list of arrays (N, ...)
+
+        Raises
+        ------
+        StateError, DtypeError, ShapeError
+            If the layer was not built, xs are no arrays, have not the shapes that it was built for, or N differs.
+        """
+        if self.input_shape is None:
+            raise StateError(f"{self} has no shapes yet. Call layer.build(input_shapes) first, without the batch axis.")
+        if not isinstance(xs, (list, tuple)) or not all(hasattr(x, "dtype") for x in xs):
+            received = [type(x).__name__ for x in xs] if isinstance(xs, (list, tuple)) else type(xs).__name__
+            raise DtypeError(f"{self} expects a list of arrays. Received: {received}. Convert with numpy.asarray.")
+        if [x.shape[1:] for x in xs] != self.input_shape or len({x.shape[:1] for x in xs}) != 1:
+            shapes = [x.shape for x in xs]
+            raise ShapeError(f"{self} expects the shapes {self.input_shape} and equal batches. Received: {shapes}")
+        self.batch = len(xs[0])
+        self.settle()
+        return [kernels.here(x).astype(self.dtype, copy=False) for x in xs]
+
     def settle(self) -> None:
         """Bring the weights to the chosen device, unless they are there; gradients of another one are dropped."""
         if self.device != kernels.get_device():

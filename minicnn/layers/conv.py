@@ -25,7 +25,7 @@ class Conv2D(Layer):
         (KH, KW) and (SH, SW), in pixels.
     padding : {"valid", "same"}
         No zeros around the image, or as many as keep its size at stride 1.
-    activation : {None, "relu", "softmax"}
+    activation : {None, "relu", "gelu", "softmax"}
     use_bias : bool
     name : str, optional
 

@@ -20,7 +20,7 @@ class Dense(Layer):
     ----------
     units : int
         The width of the output.
-    activation : {None, "relu", "softmax"}
+    activation : {None, "relu", "gelu", "softmax"}
     use_bias : bool
     name : str, optional
 

@@ -28,8 +28,11 @@ BEFORE = r"""
 #define __global__
 #define __device__
 #define __shared__ static
+using std::erfc;
 using std::exp;
 using std::log;
+using std::max;
+using std::min;
 using std::sqrt;
 struct Index { unsigned x, y, z; };
 static Index threadIdx, blockIdx, blockDim, gridDim;

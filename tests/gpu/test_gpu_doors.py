@@ -38,7 +38,7 @@ def doors(name):
 
 def test_all_rooms_have_the_same_doors():
     assert doors("gpu") == doors("cpu") == doors("reference")
-    assert len(doors("gpu")) == 29
+    assert len(doors("gpu")) == 36
     assert all(contract for _, _, contract in doors("gpu").values())
 
 
@@ -95,6 +95,9 @@ def test_im2col_pooling_and_their_transposes_are_the_plain_loops(room, case):
     dy = whole(rng, y.shape, dtype)
     expected = reference.maxpool2d_backward(dy, argmax, x_shape, *where)
     same(through(room, "maxpool2d_backward", dy, argmax, x_shape, *where), expected)
+    same(through(room, "averagepool2d", x, *where), reference.averagepool2d(x, *where))
+    expected = reference.averagepool2d_backward(dy, x_shape, *where)
+    same(through(room, "averagepool2d_backward", dy, x_shape, *where), expected)
 
 
 SEEDS, DTYPES = st.integers(0, 2**32 - 1), st.sampled_from([np.float32, np.float64])
@@ -149,6 +152,23 @@ def test_normalization_and_dropout_are_the_plain_loops(room, seed, dtype, shape)
     same(through(room, "normalize_backward", dy, x, *vectors), reference.normalize_backward(dy, x, *vectors))
     kept = rng.integers(0, 2, shape).astype(bool)
     same(through(room, "dropout", x, kept, 1.5), reference.dropout(x, kept, dtype(1.5)))
+
+
+@quick
+@given(SEEDS, DTYPES, st.sampled_from([(1, 3), (40, 5), (3, 4, 5, 2), (17, 6, 7, 19)]))
+def test_leaky_relu_gelu_and_concatenation_are_the_plain_loops(room, seed, dtype, shape):
+    rng = np.random.default_rng(seed)
+    x, dy = whole(rng, shape, dtype), whole(rng, shape, dtype)
+    y = through(room, "leaky_relu", x, 0.3)
+    same(y, reference.leaky_relu(x, 0.3))
+    same(through(room, "leaky_relu_backward", dy, y, 0.3), reference.leaky_relu_backward(dy, y, 0.3))
+    close = {"rtol": 0, "atol": 20 * np.finfo(dtype).eps, "strict": True}
+    np.testing.assert_allclose(through(room, "gelu", x), reference.gelu(x), **close)
+    np.testing.assert_allclose(through(room, "gelu_backward", dy, x), reference.gelu_backward(dy, x), **close)
+    for axis in range(1, len(shape)):
+        xs = [x, whole(rng, [*shape[:axis], 3, *shape[axis + 1 :]], dtype), dy]
+        y = room.concatenate([room.on_device(a) for a in xs], axis)
+        same(on_host(y), reference.concatenate(xs, axis))
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

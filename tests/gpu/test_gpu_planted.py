@@ -48,6 +48,16 @@ PLANTED = {
     "another image's rows": ("rows += wide(p.a) * OH; cols", "cols"),
     "a box with its lower edge": ("p.b < box[1]", "p.b <= box[1]"),
     "all boxes the first": ("boxes + 4 * wide(p.a)", "boxes"),
+    "padding counted in a mean": ("min(h + s.KH, s.H) - max(h, 0)", "s.KH"),
+    "a column of a window not counted": ("min(w + s.KW, s.W) - max(w, 0)", "min(w + s.KW, s.W) - max(w + 1, 0)"),
+    "a window that ends before the pixel": ("h < s.KH ? 0 : (h - s.KH) / s.SH + 1;", "0;"),
+    "one window too few has the pixel": ("q < s.OW && q * s.SW <= w", "q < s.OW && q * s.SW < w"),
+    "the negative part cut off": ("x[i] > 0 ? x[i] : slope * x[i]", "x[i] > 0 ? x[i] : real(0)"),
+    "the gradient of leaky ReLU at 0 whole": ("y[i] > 0 ? dy[i] : slope * dy[i]", "y[i] >= 0 ? dy[i] : slope * dy[i]"),
+    "a normal variable of variance 1/2": ("erfc(-real(0.70710678118654752) * x)", "erfc(-x)"),
+    "the density left out of GELU's gradient": ("(below(x[i]) + x[i] * density)", "below(x[i])"),
+    "rows of a concatenation over each other": ("i / width * whole + start", "i / width * width + start"),
+    "all inputs of a concatenation at its beginning": ("* whole + start + i % width", "* whole + i % width"),
 }  # fmt: skip
 
 
@@ -106,6 +116,19 @@ def wrong(room):
         pairs = zip(itertools.chain(*mine), itertools.chain(*arrays), strict=True)
         if not all(np.allclose(on_host(a), b, rtol=1e-12, atol=1e-12) for a, b in pairs):
             found.add(door)
+    for where in (((3, 2), (2, 1), ((1, 1), (0, 1))), ((2, 2), (3, 3), ((0, 0), (0, 0)))):
+        x = whole(2, 7, 8, 3)
+        (y,) = compare("averagepool2d", x, *where)
+        compare("averagepool2d_backward", whole(*y.shape), x.shape, *where)
+    x, dy = whole(40, 9), whole(40, 9)
+    (y,) = compare("leaky_relu", x, 0.25)
+    compare("leaky_relu_backward", dy, y, 0.25)
+    compare("gelu", x)
+    compare("gelu_backward", dy, x)
+    parts = [whole(5, 2, 3), whole(5, 1, 3)]
+    mine = room.concatenate([room.on_device(part) for part in parts], 1)
+    if not np.array_equal(on_host(mine), np.concatenate(parts, 1)):
+        found.add("concatenate")
     return found
 
 

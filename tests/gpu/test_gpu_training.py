@@ -176,6 +176,28 @@ def test_weights_and_velocities_move_both_ways(gpu, tmp_path):
         np.testing.assert_allclose(back.predict(images), here, rtol=1e-5, atol=1e-6)
 
 
+def merging():
+    minicnn.utils.set_random_seed(5)
+    inputs = minicnn.Input((8, 8, 3))
+    x = layers.LeakyReLU()(layers.Conv2D(4, 3, padding="same")(layers.Rescaling(1 / 255)(inputs)))
+    x = layers.Add()([x, layers.Conv2D(4, 1, activation="gelu")(x)])
+    x = layers.Concatenate()([layers.AveragePooling2D(2)(x), layers.MaxPooling2D(2)(x)])
+    x = layers.GELU()(layers.Conv2D(5, 3)(x))
+    model = minicnn.Model(inputs, layers.Dense(4, activation="softmax")(layers.GlobalAveragePooling2D()(x)))
+    model.compile(minicnn.optimizers.SGD(0.1, momentum=0.9), metrics=["accuracy"])
+    return model
+
+
+def test_a_network_that_was_made_on_the_cpu_trains_here_alike(on_card):
+    with minicnn.device("cpu"):
+        expected = trained(merging())[1]
+        model = merging()
+    stand_in.recorded.clear()
+    for a, b in zip(trained(model)[1], expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5)
+    assert on_card or len(stand_in.recorded) == 2  # none of these layers keeps a step from being recorded
+
+
 def test_a_training_that_was_killed_ends_where_the_unbroken_one_ends(tmp_path):
     for folder in ("whole", "broken", "between"):
         (tmp_path / folder).mkdir()
