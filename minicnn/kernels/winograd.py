@@ -17,8 +17,8 @@ over channels is then a matrix product over many tiles:
     backward   U'[p] (C, F) = V[p]^T (C, tiles) @ E[p] (tiles, F)    E = A dy A^T, dw = G^T U' G
 
 dx is a convolution of dy: the forward again. The factors 1/2 are exact, so that the results are those of the plain sums
-but for rounding, which is about twice as large. What this does not suit, `direct` computes: few channels, and stages
-with pooling, where rounding can move a maximum and with it the gradient.
+but for rounding, which is about as large. What this does not suit, `direct` computes: few channels, and stages with
+pooling, where another rounding can move a maximum and with it the gradient.
 
 Lavin and Gray, Fast algorithms for convolutional neural networks, CVPR 2016, arXiv:1509.09308.
 """
