@@ -1,6 +1,6 @@
 """minicnn: a convolutional network written out, every layer forward and backward, every gradient checked."""
 
-from minicnn import callbacks, data, gradcheck, layers, losses, models, optimizers, utils
+from minicnn import callbacks, data, gradcheck, layers, losses, models, optimizers, schedules, utils
 from minicnn.config import floatx, set_floatx, using_floatx
 from minicnn.data import AUTOTUNE
 from minicnn.errors import MinicnnError
@@ -27,6 +27,7 @@ __all__ = [
     "losses",
     "models",
     "optimizers",
+    "schedules",
     "set_device",
     "set_floatx",
     "set_num_threads",

@@ -133,7 +133,7 @@ class Optimizer:
 
         Parameters
         ----------
-        room : module of `minicnn.kernels` that computes with these arrays
+        room : the module of `minicnn.kernels` that computes where the weights are
         weights, gradients : sequences of arrays, pairwise of one shape
         """
         raise NotImplementedError(f"{type(self).__name__} must define step(room, weights, gradients)")

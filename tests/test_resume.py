@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import minicnn
-from minicnn import callbacks, layers, models
+from minicnn import callbacks, layers, models, schedules
 from minicnn.data import Dataset
 from minicnn.errors import ArgumentError, DataError, DataNotFoundError, OutputError
 from minicnn.kernels import on_host
@@ -51,7 +51,7 @@ def data(seed=None):
     return first.concatenate(second).shuffle(3).prefetch(2), Dataset.from_arrays(images[:15], labels[:15], 4)
 
 
-def training(folder, killer=None, resume=True, epochs=7, optimizer=None):
+def training(folder, killer=None, resume=True, epochs=7, optimizer=None, hooks=()):
     """Train with everything that remembers something; return what is left, to the bit."""
     minicnn.utils.set_random_seed(1)
     train, validation = data()
@@ -67,6 +67,7 @@ def training(folder, killer=None, resume=True, epochs=7, optimizer=None):
             callbacks.EarlyStopping(patience=4, restore_best_weights=True),
             callbacks.ModelCheckpoint(folder / "best", save_best_only=True),
             callbacks.CSVLogger(folder / "history.csv"),
+            *hooks,
             killer or Killer(),
         ],
     )  # fmt: skip
@@ -122,6 +123,32 @@ def test_each_optimizer_goes_on_where_it_was(name, tmp_path):
     assert training(tmp_path / "broken", Signal(), optimizer=OPTIMIZERS[name]()) == whole
     slots = {key.split()[0] for key in whole} & {"velocity", "mean", "square"}
     assert slots == set(OPTIMIZERS[name]().kept)
+
+
+SCHEDULES = {
+    "cosine": lambda: schedules.CosineDecay(0.3),
+    "one cycle": lambda: schedules.OneCycle(0.3),
+    "steps after a warm-up": lambda: schedules.WarmUp(schedules.StepDecay(0.3, 2, 0.5), 9),
+    "of the epoch": lambda: schedules.LearningRateScheduler(lambda epoch: 0.3 / (epoch + 1)),
+    "of the rate": lambda: schedules.LearningRateScheduler(lambda epoch, rate: rate * 0.75),
+}
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_each_schedule_goes_on_where_it_was(name, tmp_path):
+    class Signal(Killer):
+        def on_train_batch_end(self, batch, logs=None):
+            if (self.epoch, batch) == self.at:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    for folder in ("whole", "broken"):
+        (tmp_path / folder).mkdir()
+    whole = training(tmp_path / "whole", Signal(), epochs=5, hooks=[SCHEDULES[name]()])
+    assert len(set(whole["history"]["learning_rate"])) > 2
+    for at in ((0, 2), (1, 6), (3, 0)):
+        with pytest.raises(SystemExit):
+            training(tmp_path / "broken", Signal(*at), epochs=5, hooks=[SCHEDULES[name]()])
+    assert training(tmp_path / "broken", Signal(), epochs=5, hooks=[SCHEDULES[name]()]) == whole
 
 
 def test_the_number_of_steps_is_part_of_the_state(tmp_path):
