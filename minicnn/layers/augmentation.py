@@ -21,8 +21,11 @@ Factor = float | tuple[float, float]
 FILL_MODES = ("reflect", "constant", "nearest", "wrap")
 
 
-class Augmentation(Layer):
-    """What the layers of this file share: a generator, and images that stay bytes if they are bytes.
+class PixelMover(Layer):
+    """What flips, translations and crops share: y[n,i,j,c] = x[n, rows[n,i], cols[n,j], c], 0 where an index is -1.
+
+    The gradient goes back where the pixel came from, dx[n, rows[n,i], cols[n,j], c] += dy[n,i,j,c]: a reflection shows
+    a pixel twice.
 
     Parameters
     ----------
@@ -36,35 +39,17 @@ class Augmentation(Layer):
     """
 
     generator: np.random.Generator
+    moved: tuple[np.ndarray, ...] | None = None  # rows (N, OH) and cols (N, OW) of the last forward
 
     def __init__(self, seed: Seed, name: str | None) -> None:
         super().__init__(name)
         self.seed = None if isinstance(seed, np.random.Generator) else seed
         self.generator = random_generator(seed)
 
-    def build(self, input_shape: Shape) -> "Augmentation":
+    def build(self, input_shape: Shape) -> "PixelMover":
         """Fix the shapes for inputs of shape (H, W, C)."""
         self.input_shape = self.output_shape = self.check_rank(input_shape, "HWC")
         return self
-
-    def images(self, x: np.ndarray) -> np.ndarray:
-        """Return the batch x (N, H, W, C), checked: bytes as they are, other numbers in the layer's float type."""
-        x = self.check(x, cast=False)
-        return x if x.dtype == np.uint8 else x.astype(self.dtype, copy=False)
-
-
-class PixelMover(Augmentation):
-    """What flips, translations and crops share: y[n,i,j,c] = x[n, rows[n,i], cols[n,j], c], 0 where an index is -1.
-
-    The gradient goes back where the pixel came from, dx[n, rows[n,i], cols[n,j], c] += dy[n,i,j,c]: a reflection shows
-    a pixel twice.
-
-    Parameters
-    ----------
-    seed, name : as in `Augmentation`
-    """
-
-    moved: tuple[np.ndarray, np.ndarray] | None = None  # rows (N, OH) and cols (N, OW) of the last forward
 
     def places(self, training: bool) -> tuple[np.ndarray, np.ndarray] | None:
         """Return rows (N, OH) and cols (N, OW) for the N images of the batch; None leaves them as they are.
@@ -77,9 +62,11 @@ class PixelMover(Augmentation):
 
     def forward(self, x: np.ndarray, training: bool = False) -> np.ndarray:
         """Return y (N, OH, OW, C) for x (N, H, W, C), in x's type if that is uint8."""
-        x, places = self.images(x), self.places(training)
-        self.moved = None if places is None else tuple(kernels.here(p.astype(np.int32)) for p in places)
-        return x if self.moved is None else kernels.room(x).gather_pixels(x, *self.moved)
+        x, self.moved = _bytes_or_floats(self, x), None
+        if (places := self.places(training)) is None:
+            return x
+        self.moved = tuple(kernels.here(place.astype(np.int32)) for place in places)
+        return kernels.room(x).gather_pixels(x, *self.moved)
 
     def backward(self, dy: np.ndarray) -> np.ndarray:
         """Return dx (N, H, W, C) for dy (N, OH, OW, C)."""
@@ -303,7 +290,7 @@ class RandomCrop(PixelMover):
         return {"height": self.height, "width": self.width, "seed": self.seed}
 
 
-class RandomCutout(Augmentation):
+class RandomCutout(Layer):
     """Cover a rectangle of each image, in training only: its centre is any pixel, so its edge may leave the image.
 
     The gradient is 0 where the image was covered.
@@ -347,15 +334,22 @@ class RandomCutout(Augmentation):
         seed: Seed = None,
         name: str | None = None,
     ) -> None:
-        super().__init__(seed, name)
+        super().__init__(name)
         self.height_factor = _part("RandomCutout(height_factor)", height_factor)
         self.width_factor = _part("RandomCutout(width_factor)", width_factor)
         self.fill_value = number("RandomCutout(fill_value)", fill_value)
+        self.seed = None if isinstance(seed, np.random.Generator) else seed
+        self.generator: np.random.Generator = random_generator(seed)
         self.boxes: np.ndarray | None = None  # (N, 4) of the last forward: top, bottom, left, right
+
+    def build(self, input_shape: Shape) -> "RandomCutout":
+        """Fix the shapes for inputs of shape (H, W, C)."""
+        self.input_shape = self.output_shape = self.check_rank(input_shape, "HWC")
+        return self
 
     def forward(self, x: np.ndarray, training: bool = False) -> np.ndarray:
         """Return y, of x's shape, and of its type if that is uint8."""
-        x, self.boxes = self.images(x), None
+        x, self.boxes = _bytes_or_floats(self, x), None
         if not training:
             return x
         if x.dtype == np.uint8 and self.fill_value not in range(256):
@@ -381,6 +375,12 @@ class RandomCutout(Augmentation):
             "fill_value": self.fill_value,
             "seed": self.seed,
         }
+
+
+def _bytes_or_floats(layer: Layer, x: np.ndarray) -> np.ndarray:
+    """Return the batch x (N, H, W, C), checked: bytes as they are, other numbers in the layer's float type."""
+    x = layer.check(x, cast=False)
+    return x if x.dtype == np.uint8 else x.astype(layer.dtype, copy=False)
 
 
 def _factor(what: str, value: Any) -> Factor:
