@@ -27,7 +27,7 @@ class Row:
 
     Operations are those of a dense computation, a multiplication and its addition counted as 2. Bytes are those that
     must move once: forward the input, the weights and the output; backward dy, dx and, where there are weights, these,
-    their gradients and the input.
+    their gradients and the input. Nothing moves where a result lies in the memory of what was given, as in Flatten.
 
     Parameters
     ----------
@@ -185,7 +185,8 @@ class Clock:
 def _row(step: fusion.Step, forward: Clock, backward: Clock) -> Row:
     parts = _layers(step)
     row = Row(" + ".join(str(layer.name) for layer in parts), forward.median, backward.median)
-    weights = [param for layer in parts for param in layer.params.values()]
+    weights = [w for layer in parts for w in layer.weights.values()]
+    params = [param for layer in parts for param in layer.params.values()]
     N = len(forward.result)
     for layer in parts:
         if isinstance(layer, (layers.Conv2D, layers.Dense)):
@@ -195,13 +196,12 @@ def _row(step: fusion.Step, forward: Clock, backward: Clock) -> Row:
         from minicnn.kernels.fused import DEAD  # here and not above: it loads Numba
 
         row.live = float((step.layer.argmax != DEAD).mean())
-    if isinstance(step.layer, (layers.Flatten, layers.InputLayer)):
-        return row  # a view: nothing moves
-    row.forward_bytes = _bytes(forward.given, weights, forward.result)
-    if backward.seconds:
+    if not _is_view(forward.result, forward.given):
+        row.forward_bytes = _bytes(forward.given, weights, forward.result)
+    if backward.seconds and not _is_view(backward.result, backward.given):
         dx = backward.result
         row.backward_flops = row.forward_flops * (1 if dx is None else 2)  # dw, and dx
-        row.backward_bytes = _bytes(backward.given, dx, [forward.given, weights, weights] if weights else None)
+        row.backward_bytes = _bytes(backward.given, dx, [forward.given, params, params] if params else None)
     return row
 
 
@@ -214,6 +214,12 @@ def _layers(step: fusion.Step) -> list[layers.Layer]:
         found.insert(0, node.layer)
         waiting += [parent for parent in node.inputs if parent not in step.inputs]
     return found
+
+
+def _is_view(result: Any, given: Any) -> bool:
+    """Tell whether a result, or each of a list of results, lies in the memory of an array that was given."""
+    parts = result if isinstance(result, list) else [result]
+    return isinstance(given, np.ndarray) and all(np.may_share_memory(part, given) for part in parts)
 
 
 def _bytes(*values: Any) -> int:

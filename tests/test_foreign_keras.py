@@ -3,6 +3,7 @@
 golden/model_s.keras is of Keras 2.15.0. golden/residual_keras3.keras is `residual` below, built and saved by Keras
 3.15.1 after its weights were drawn from default_rng(3).normal(0, 0.5); the .npz has six images and its probabilities.
 golden/augmented_keras3.keras is a small network behind RandomFlip and RandomTranslation, made in the same way.
+golden/mixed_keras215.keras and mixed_keras3.keras are `mixed`, drawn alike from default_rng(4), variances as |v| + 0.5.
 """
 
 import io
@@ -26,6 +27,9 @@ GOLDEN = Path(__file__).parent / "golden"
 MODEL_S, RESIDUAL = GOLDEN / "model_s.keras", GOLDEN / "residual_keras3.keras"
 AUGMENTED = GOLDEN / "augmented_keras3.keras"
 KNOWN = np.load(GOLDEN / "residual_keras3.npz")
+MIXED_2, MIXED = GOLDEN / "mixed_keras215.keras", GOLDEN / "mixed_keras3.keras"
+KNOWN_MIXED = np.load(GOLDEN / "mixed_keras3.npz")
+ALL = [MODEL_S, RESIDUAL, AUGMENTED, MIXED_2, MIXED]
 
 
 def residual():
@@ -39,6 +43,19 @@ def residual():
     x = layers.Activation("relu")(layers.MaxPooling2D((3, 2), strides=2, padding="same")(x))
     x = layers.Dense(5, activation="relu")(layers.Flatten()(x))
     return minicnn.Model(inputs, layers.Softmax()(layers.Dense(3)(x)), name="residual")
+
+
+def mixed():
+    """Every kind of layer that `residual` has not."""
+    inputs = minicnn.Input((7, 6, 2))
+    x = layers.Conv2D(4, 3, padding="same", activation="gelu")(inputs)
+    x = layers.BatchNormalization(name="first")(x)
+    y = layers.MaxPooling2D(2, padding="same")(layers.LeakyReLU(0.25)(x))
+    x = layers.Concatenate()([layers.AveragePooling2D(2, padding="same")(x), y])
+    x = layers.Dropout(0.25)(layers.Activation("gelu")(x))
+    y = layers.BatchNormalization(epsilon=0.125, scale=False)(layers.Flatten()(x))
+    x = layers.Concatenate(axis=1)([y, layers.GlobalAveragePooling2D()(x)])
+    return minicnn.Model(inputs, layers.Dense(3, activation="softmax")(x), name="mixed")
 
 
 def members(path):
@@ -100,7 +117,16 @@ def test_what_keras_has_not_is_written_as_what_it_does_outside_training(tmp_path
     assert (crop["class_name"], options) == ("CenterCrop", {"height": 6, "width": 5, "data_format": "channels_last"})
 
 
-@pytest.mark.parametrize("path", [MODEL_S, RESIDUAL, AUGMENTED], ids=["2.15", "3", "augmented"])
+@pytest.mark.parametrize("path", [MIXED_2, MIXED], ids=["2.15", "3"])
+def test_the_other_layers_predict_here_what_they_predicted_there(path):
+    model, other = load_keras_model(path), mixed()
+    assert {repr(layer) for layer in model.layers} == {repr(layer) for layer in other.layers}
+    load_keras_weights(other, path)
+    for each in (model, other):
+        np.testing.assert_allclose(each.predict(KNOWN_MIXED["images"]), KNOWN_MIXED["probabilities"], atol=1e-6)
+
+
+@pytest.mark.parametrize("path", ALL, ids=lambda path: path.stem)
 def test_the_weights_are_written_where_keras_writes_them(path, tmp_path):
     model = load_keras_model(path)
     save_keras_weights(model, tmp_path / "x.weights.h5")
@@ -114,14 +140,15 @@ def test_the_weights_are_written_where_keras_writes_them(path, tmp_path):
             np.testing.assert_array_equal(found[name], expected[name])
 
 
-@pytest.mark.parametrize("path", [RESIDUAL, AUGMENTED], ids=["residual", "augmented"])
+@pytest.mark.parametrize("path", [RESIDUAL, AUGMENTED, MIXED], ids=lambda path: path.stem)
 def test_what_the_config_says_keras_says_too(path, tmp_path):
     save_keras_model(load_keras_model(path), tmp_path / "x.keras")
     found, expected = config(tmp_path / "x.keras"), config(path)
     theirs = {entry["name"]: entry for entry in expected["config"]["layers"]}
     assert [entry["name"] for entry in found["config"]["layers"]] == list(theirs)
     for entry in found["config"]["layers"]:
-        if entry["name"] != "activation":  # a ReLU here
+        entry["config"] = {key: value for key, value in entry["config"].items() if value is not None}  # defaults
+        if (entry["name"], path) != ("activation", RESIDUAL):  # a ReLU here
             assert contained(entry, theirs[entry["name"]]), entry
     assert found["config"].pop("layers")
     assert contained(found, expected)
@@ -137,14 +164,15 @@ def contained(part, whole):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_a_model_comes_back_to_the_bit(dtype, tmp_path):
+@pytest.mark.parametrize(("make", "known"), [(residual, KNOWN), (mixed, KNOWN_MIXED)], ids=["residual", "mixed"])
+def test_a_model_comes_back_to_the_bit(make, known, dtype, tmp_path):
     with minicnn.using_floatx(dtype):
-        model = residual()
+        model = make()
     model.layers[-1].name = "écureuil"
     save_keras_model(model, tmp_path / "x.keras")
     again = load_keras_model(tmp_path / "x.keras")
     assert {layer.name: repr(layer) for layer in again.layers} == {layer.name: repr(layer) for layer in model.layers}
-    np.testing.assert_array_equal(again.predict(KNOWN["images"]), model.predict(KNOWN["images"]))
+    np.testing.assert_array_equal(again.predict(known["images"]), model.predict(known["images"]))
     assert again.get_weights()[0].dtype == dtype
     save_keras_model(again, tmp_path / "y.keras")
     with zipfile.ZipFile(tmp_path / "y.keras") as archive:
@@ -214,7 +242,7 @@ CHANGES = {
     "a capped ReLU": (option("re_lu", max_value=6.0), "'re_lu' .*max_value=6.0"),
     "another axis": (option("softmax", axis=1), "'softmax' .*axis=1"),
     "a new option": (option("dense", quantization_config={"bits": 8}), "'dense' .*quantization_config"),
-    "an activation": (option("dense", activation="gelu"), "gelu"),
+    "an activation": (option("dense", activation="swish"), "swish"),
     "an activation object": (option("dense", activation={"class_name": "Lambda"}), "Lambda"),
     "padding": (option("first", padding="causal"), "causal"),
     "half precision": (option("dense", dtype="mixed_float16"), "mixed_float16"),
@@ -258,12 +286,45 @@ def test_what_an_augmentation_may_say(change, problem, tmp_path):
         load_keras_model(tmp_path / "x.keras")
 
 
-@pytest.mark.parametrize(("change", "problem"), CHANGES.values(), ids=CHANGES)
-def test_what_cannot_be_built_is_named(change, problem, tmp_path):
+def call(layer, **options):
+    return lambda description, rows: rows[layer]["inbound_nodes"][0]["kwargs"].update(options)
+
+
+MIXED_CHANGES = {
+    "the last axis by its number": (option("first", axis=3), None),
+    "the last axis in a list": (option("first", axis=[3]), None),
+    "a slope as Keras 2 says it": (
+        lambda d, rows: rows["leaky_re_lu"]["config"].update(alpha=rows["leaky_re_lu"]["config"].pop("negative_slope")),
+        None,
+    ),
+    "a call that trains as fit says": (call("first", training=False), None),
+    "another axis normalized": (option("first", axis=1), "'first' normalizes the axis 1. Expected the last one"),
+    "two axes normalized": (option("first", axis=[1, 3]), r"'first' normalizes the axis \[1, 3\]"),
+    "renormalization": (option("first", renorm=True), "'first' .*renorm=True"),
+    "no beta": (option("first", center=False), "'first' has the weights|no layer: batch_normalization/vars/3"),
+    "a gamma": (option("batch_normalization", scale=True), "'batch_normalization'"),
+    "an epsilon of 0": (option("first", epsilon=0), "epsilon"),
+    "always in training": (call("dropout", training=True), "'dropout' is called with training"),
+    "noise of a shape": (option("dropout", noise_shape=[None, 1]), "'dropout' .*noise_shape"),
+    "a rate of 2": (option("dropout", rate=2), "Dropout.rate."),
+    "kept axes": (option("global_average_pooling2d", keepdims=True), "keepdims=True"),
+    "means with the channels first": (option("average_pooling2d", data_format="channels_first"), "data_format"),
+    "strides of 0": (option("average_pooling2d", strides=[0, 1]), "AveragePooling2D.strides."),
+    "the batches joined": (option("concatenate", axis=0), "Concatenate.axis."),
+    "shapes that do not join": (option("concatenate", axis="last"), "Concatenate.axis."),
+    "the other GELU": (option("activation", activation="gelu_tanh"), "gelu_tanh"),
+}
+ALL_CHANGES = {name: (RESIDUAL, *change) for name, change in CHANGES.items()}
+ALL_CHANGES |= {name: (MIXED, *change) for name, change in MIXED_CHANGES.items()}
+
+
+@pytest.mark.parametrize(("source", "change", "problem"), ALL_CHANGES.values(), ids=ALL_CHANGES)
+def test_what_cannot_be_built_is_named(source, change, problem, tmp_path):
     path = tmp_path / "x.keras"
-    changed(path, change)
+    changed(path, change, source)
     if problem is None:
-        assert load_keras_model(path).count_params() == residual().count_params()
+        make = {RESIDUAL: residual, MIXED: mixed}[source]
+        assert load_keras_model(path).count_params() == make().count_params()
         return
     with pytest.raises(DataError, match=problem) as caught:
         load_keras_model(path)

@@ -32,6 +32,24 @@ def network(shape=(9, 8, 2), strides=1, padding="same", pool=2, pool_strides=Non
     return minicnn.Model(inputs, layers.Dense(4, activation="softmax", use_bias=use_bias)(x))
 
 
+def mixed(shape=(9, 8, 2), strides=1, padding="same", pool=2, pool_strides=None, axis=-1):
+    """A network with the other kinds of layer, before and behind the images' transposition."""
+    inputs = minicnn.Input(shape)
+    x = layers.GELU()(layers.BatchNormalization()(layers.Rescaling(1 / 64, offset=-2)(inputs)))
+    x = layers.LeakyReLU()(layers.Conv2D(3, (3, 2), strides, padding, activation="gelu")(x))
+    x = layers.BatchNormalization(scale=False)(layers.AveragePooling2D(pool, pool_strides, padding)(x))
+    x = layers.Dropout(0.5)(layers.Concatenate(axis)([x, layers.Softmax()(x), x]))
+    rows = [layers.Flatten()(x), layers.GlobalAveragePooling2D()(x)]
+    x = layers.BatchNormalization(center=False, epsilon=0.1)(layers.Concatenate(axis=1)(rows))
+    model = minicnn.Model(inputs, layers.Dense(4, activation="softmax")(layers.LeakyReLU(0)(x)))
+    rng = np.random.default_rng(1)
+    positive = ("gamma", "variance")
+    draw = {name: rng.uniform(0.5, 2, w.shape) if name.endswith(positive) else rng.normal(0, 0.3, w.shape)
+            for name, w in model.named_weights().items()}  # fmt: skip
+    model.set_weights(list(draw.values()))
+    return model
+
+
 def difference(model, path, N=3):
     """Return the largest difference between what ONNX Runtime computes and what minicnn predicts."""
     export_onnx(model, path)
@@ -52,6 +70,17 @@ def difference(model, path, N=3):
 @pytest.mark.parametrize(("pool", "pool_strides"), [(2, None), ((3, 2), 2), (2, 1)])
 def test_the_probabilities_are_the_same(shape, strides, padding, pool, pool_strides, tmp_path):
     model = network(shape, strides, padding, pool, pool_strides)
+    assert difference(model, tmp_path / "x.onnx") < 1e-5
+
+
+@pytest.mark.parametrize("axis", [-1, 1, -2])
+@pytest.mark.parametrize("padding", ["same", "valid"])
+@pytest.mark.parametrize("shape", [(9, 8, 2), (10, 7, 1)])
+@pytest.mark.parametrize(("strides", "pool", "pool_strides"), [(1, 2, None), (2, (3, 2), 2), (1, (1, 3), (2, 1))])
+def test_the_probabilities_of_the_other_layers_are_the_same(
+    shape, strides, padding, pool, pool_strides, axis, tmp_path
+):
+    model = mixed(shape, strides, padding, pool, pool_strides, axis)
     assert difference(model, tmp_path / "x.onnx") < 1e-5
 
 
@@ -90,6 +119,12 @@ def test_model_s_for_batches_of_any_size(tmp_path):
         ],  # the channels are the second axis while it runs, the last at the end
         [layers.Conv2D(3, 2), layers.Softmax()],
         [layers.MaxPooling2D(2), layers.Rescaling(2.0)],
+        [layers.AveragePooling2D(3, 2, "same")],
+        [layers.Conv2D(3, 2), layers.GELU(), layers.LeakyReLU(), layers.Dropout(0.5)],
+        [layers.BatchNormalization()],
+        [layers.GlobalAveragePooling2D()],
+        [layers.GlobalAveragePooling2D(), layers.Softmax()],
+        [layers.Flatten(), layers.BatchNormalization(), layers.Softmax()],
         [layers.Softmax()],
         [layers.Flatten()],
         [],
@@ -98,6 +133,26 @@ def test_model_s_for_batches_of_any_size(tmp_path):
 )
 def test_a_model_may_end_anywhere(stack, tmp_path):
     model = minicnn.Sequential([minicnn.Input((4, 5, 2)), layers.Rescaling(1 / 255), *stack], name="")
+    assert difference(model, tmp_path / "x.onnx") < 1e-5
+
+
+def test_of_images_that_are_joined_none_is_transposed_back(tmp_path):
+    inputs = minicnn.Input((4, 5, 2))
+    x = [
+        layers.Conv2D(3, 2)(inputs),
+        layers.AveragePooling2D(2, 1)(inputs),
+        layers.LeakyReLU()(layers.MaxPooling2D(2, 1)(inputs)),
+    ]
+    model = minicnn.Model(inputs, layers.GlobalAveragePooling2D()(layers.GELU()(layers.Concatenate()(x))))
+    assert difference(model, tmp_path / "x.onnx") < 1e-4  # of values up to 700
+    assert [node.op_type for node in onnx.load(tmp_path / "x.onnx").graph.node].count("Transpose") == 1
+
+
+@pytest.mark.parametrize("shape", [(5, 3), (4, 3, 2, 3)])
+def test_images_of_other_ranks_are_normalized_over_their_last_axis(shape, tmp_path):
+    model = minicnn.Sequential([minicnn.Input(shape), layers.Rescaling(1 / 255), layers.BatchNormalization()])
+    rng = np.random.default_rng(0)
+    model.set_weights([rng.uniform(0.5, 2, 3) for _ in range(4)])
     assert difference(model, tmp_path / "x.onnx") < 1e-5
 
 

@@ -6,6 +6,7 @@ import struct
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
+from scipy import special
 
 import minicnn
 from minicnn import layers
@@ -126,6 +127,53 @@ def test_flatten_is_found_behind_a_sum_and_an_image_is_flattened_at_once(tmp_pat
     image = np.random.default_rng(0).normal(size=(3, 2, 2)).astype(np.float32)
     expected = w @ (np.maximum(image, 0) + image).transpose(2, 0, 1).ravel()
     np.testing.assert_allclose(model.predict(image[None])[0], expected, rtol=1e-5)
+
+
+def test_rows_that_are_normalized_and_joined_keep_pytorchs_order(tmp_path):
+    """Worked on (N, C, H, W): flatten, BatchNorm1d, cat with the means of the channels, GELU, Linear, BatchNorm1d."""
+    rng, (H, W, C), eps = np.random.default_rng(0), (3, 2, 4), 0.125
+    inputs = minicnn.Input((H, W, C))
+    x = layers.BatchNormalization(epsilon=eps, center=False, scale=False)(inputs)
+    y = layers.Dropout(0.5)(layers.BatchNormalization(epsilon=eps)(layers.Flatten()(x)))
+    x = layers.GELU()(layers.Concatenate()([layers.GlobalAveragePooling2D()(x), y]))
+    x = layers.BatchNormalization(epsilon=eps)(layers.LeakyReLU()(layers.Dense(28)(x)))  # as many as come in
+    model = minicnn.Model(inputs, x)
+    w = {}
+    for name, size in (("a", C), ("b", H * W * C), ("d", 28)):
+        w |= {f"{name}.{part}": rng.normal(size=size) for part in ("weight", "bias", "running_mean")}
+        w |= {f"{name}.running_var": rng.uniform(0.5, 2, size), f"{name}.num_batches_tracked": np.int64(3)}
+    w |= {"c.weight": rng.normal(size=(28, 28)), "c.bias": rng.normal(size=28)}
+    del w["a.weight"], w["a.bias"]  # affine=False
+
+    def norm(name, x):
+        shape = (1, -1, *[1] * (x.ndim - 2))  # over the second axis
+        mean, var = (w[f"{name}.running_{part}"].reshape(shape) for part in ("mean", "var"))
+        scale, shift = (
+            w.get(f"{name}.{part}", default) for part, default in (("weight", np.ones(1)), ("bias", np.zeros(1)))
+        )
+        return (x - mean) / np.sqrt(var + eps) * scale.reshape(shape) + shift.reshape(shape)
+
+    images = rng.normal(size=(5, H, W, C)).astype(np.float32)
+    x = norm("a", images.transpose(0, 3, 1, 2))  # (N, C, H, W)
+    x = np.concatenate([x.mean(axis=(2, 3)), norm("b", x.reshape(5, -1))], axis=1)  # (N, C + C*H*W)
+    x = x * special.ndtr(x) @ w["c.weight"].T + w["c.bias"]
+    expected = norm("d", np.where(x > 0, x, 0.3 * x))
+
+    path = tmp_path / "torch.safetensors"
+    save_file({name: np.ascontiguousarray(array) for name, array in w.items()}, path)
+    load_torch_weights(model, path)
+    np.testing.assert_allclose(model.predict(images), expected, rtol=1e-4, atol=1e-4)
+    save_torch_weights(model, path, ["a", "b", "c", "d"])
+    written = load_file(path)
+    assert written.keys() == {name for name in w if "num_batches" not in name}
+    for name, array in written.items():
+        np.testing.assert_array_equal(array, w[name].astype(np.float32))
+
+
+def test_normalization_with_half_of_its_weights_cannot_be_told(tmp_path):
+    model = minicnn.Sequential([minicnn.Input((3,)), layers.BatchNormalization(scale=False)])
+    with pytest.raises(ArgumentError, match="'batch_normalization' has a gamma or a beta"):
+        save_torch_weights(model, tmp_path / "x")
 
 
 def test_rows_in_two_orders_cannot_be_told(tmp_path):

@@ -61,6 +61,27 @@ def test_bytes_are_those_counted_by_hand(found):
     assert (rows["flatten"].forward_bytes, rows["flatten"].backward_bytes) == (0, 0)
 
 
+def test_bytes_of_the_layers_that_only_look_at_memory_and_of_those_that_do_not():
+    inputs = minicnn.Input((8, 8, 2))
+    x = layers.Conv2D(3, 1)(inputs)
+    y = layers.Concatenate()([layers.LeakyReLU()(x), layers.GELU()(x)])
+    y = layers.Dropout(0)(layers.AveragePooling2D(2)(layers.Linear()(y)))
+    y = layers.BatchNormalization()(layers.GlobalAveragePooling2D()(y))
+    model = minicnn.Model(inputs, layers.Dense(4)(y))
+    images = np.ones((4, 8, 8, 2), np.float32)
+    found = {
+        row.name: (row.forward_bytes, row.backward_bytes) for row in profiler.profile(model, images, LABELS, 1).rows
+    }
+    image = 4 * 4 * 8 * 8  # bytes of a channel
+    assert found["gelu"] == found["leaky_re_lu"] == (6 * image, 6 * image)
+    assert found["concatenate"] == (12 * image, 0)  # each dx is a part of dy
+    assert found["linear"] == found["dropout"] == (0, 0)
+    assert found["average_pooling2d"] == (6 * image + 6 * image // 4,) * 2
+    assert found["global_average_pooling2d"] == (6 * image // 4 + 4 * 4 * 6,) * 2
+    rows, vector = 4 * 4 * 6, 4 * 6
+    assert found["batch_normalization"] == (2 * rows + 4 * vector, 3 * rows + 4 * vector)  # four weights, two to learn
+
+
 def test_the_live_fraction_is_that_of_the_definition():
     minicnn.utils.set_random_seed(0)
     inputs = minicnn.Input((6, 8, 2))

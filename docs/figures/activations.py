@@ -1,10 +1,12 @@
-"""Figure of the chapter on ReLU: which share of its outputs is zero, layer by layer, in a real run."""
+"""Figures of the chapter on ReLU: which share of its outputs is zero in a real run, and the curves of its relatives."""
 
 import json
 
 import numpy as np
 from matplotlib.figure import Figure
 from style import HUES, INK, MEASURED, MUTED, save
+
+from minicnn import layers
 
 NAMES = {"conv2d": "first convolution", "conv2d_1": "second", "conv2d_2": "third", "dense": "dense"}
 
@@ -37,5 +39,30 @@ def draw_zeros() -> Figure:
     return figure
 
 
+def curves() -> tuple[np.ndarray, dict[str, tuple[np.ndarray, np.ndarray]]]:
+    """Return x (N,), and for each layer y and its slope, both (N,)."""
+    x, found = np.linspace(-4, 4, 801), {}
+    for layer in (layers.ReLU(), layers.LeakyReLU(), layers.GELU()):
+        layer.build((len(x),))
+        layer.dtype = "float64"
+        y = layer.forward(x[None])
+        found[type(layer).__name__] = y[0], layer.backward(np.ones_like(y))[0]
+    return x, found
+
+
+def draw_curves() -> Figure:
+    """Draw the three functions, and beside them their slopes."""
+    x, found = curves()
+    figure = Figure(figsize=(6.4, 2.7))
+    for axes, title, which in zip(figure.subplots(1, 2), ("y", "slope"), (0, 1), strict=True):
+        for hue, style, (name, values) in zip(HUES, ("-", "--", "-"), found.items(), strict=False):
+            axes.plot(x, values[which], style, color=hue, label=name)
+        axes.set(title=title, xlabel="x", xlim=(-4, 4))
+    figure.axes[0].set_ylim(-1.3, 3)
+    figure.axes[0].legend(loc="upper left")
+    return figure
+
+
 if __name__ == "__main__":
     save(draw_zeros(), "activations_zeros.svg")
+    save(draw_curves(), "activations_curves.svg")

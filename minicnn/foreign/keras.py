@@ -160,12 +160,12 @@ def load_keras_weights(model: Model, path: str | os.PathLike) -> None:
         with open(path, "rb") as file:
             tensors = keras_weights.read(file, path)
     own = keras_weights.named(keras_weights.in_keras_order(nodes))
-    expected = {name: layer.params[param].shape for name, (layer, param) in own.items()}
+    expected = {name: layer.weights[param].shape for name, (layer, param) in own.items()}
     labels = {name: f"{layer.name}/{param}" for name, (layer, param) in own.items()}
     if wrong := differences(expected, {name: tensor.shape for name, tensor in tensors.items()}, labels):
         raise ShapeError(f"the weights in {path} do not fit the model: " + "; ".join(wrong))
     found = {place: tensors[name] for name, place in own.items()}
-    model.set_weights([found[layer, param] for layer in model.layers for param in layer.params])
+    model.set_weights([found[layer, param] for layer in model.layers for param in layer.weights])
 
 
 def save_keras_weights(model: Model, path: str | os.PathLike) -> None:

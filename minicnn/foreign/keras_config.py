@@ -12,13 +12,20 @@ from minicnn.errors import ArgumentError, DataError
 from minicnn.foreign import keras_weights
 from minicnn.foreign.common import own_layer
 from minicnn.layers import (
+    GELU,
     Activation,
     Add,
+    AveragePooling2D,
+    BatchNormalization,
+    Concatenate,
     Conv2D,
     Dense,
+    Dropout,
     Flatten,
+    GlobalAveragePooling2D,
     InputLayer,
     Layer,
+    LeakyReLU,
     Linear,
     MaxPooling2D,
     Node,
@@ -30,6 +37,7 @@ from minicnn.layers import (
     Rescaling,
     Softmax,
 )
+from minicnn.layers.activations import activation_name
 from minicnn.models import Model
 
 
@@ -37,12 +45,13 @@ from minicnn.models import Model
 class Kind:
     """How a class of Keras is said here: `make(**options)`, where options are those of the same name.
 
-    What minicnn cannot do has, in `fixed`, the one value that leaves it undone.
+    What minicnn cannot do has, in `fixed`, the one value that leaves it undone. `old` has names of Keras 2.
     """
 
     make: Any
     options: tuple[str, ...] = ()
     fixed: dict[str, Any] = field(default_factory=dict)
+    old: dict[str, str] = field(default_factory=dict)
 
 
 SHAPES = ("batch_shape", "batch_input_shape")  # as Keras 3 says it, and as Keras 2
@@ -50,14 +59,24 @@ LAST = {"data_format": "channels_last"}
 KINDS = {
     "Activation": Kind(lambda activation: Activation(activation), ("activation",)),
     "Add": Kind(Add),
+    "AveragePooling2D": Kind(AveragePooling2D, ("pool_size", "strides", "padding"), LAST),
+    "BatchNormalization": Kind(
+        lambda axis, **options: BatchNormalization(**options),  # which axis is the last one is not known yet
+        ("axis", "momentum", "epsilon", "center", "scale"),
+        {"axis": -1},
+    ),
+    "Concatenate": Kind(Concatenate, ("axis",)),
     "Conv2D": Kind(
         Conv2D,
         ("filters", "kernel_size", "strides", "padding", "activation", "use_bias"),
         {**LAST, "dilation_rate": [1, 1], "groups": 1},
     ),
     "Dense": Kind(Dense, ("units", "activation", "use_bias")),
+    "Dropout": Kind(Dropout, ("rate", "seed")),
     "Flatten": Kind(Flatten, (), LAST),
+    "GlobalAveragePooling2D": Kind(GlobalAveragePooling2D, (), LAST),
     "InputLayer": Kind(InputLayer, SHAPES),
+    "LeakyReLU": Kind(LeakyReLU, ("negative_slope",), old={"alpha": "negative_slope"}),
     "MaxPooling2D": Kind(MaxPooling2D, ("pool_size", "strides", "padding"), LAST),
     "RandomFlip": Kind(RandomFlip, ("mode", "seed"), LAST),
     "RandomTranslation": Kind(
@@ -69,13 +88,14 @@ KINDS = {
     "Rescaling": Kind(Rescaling, ("scale", "offset")),
     "Softmax": Kind(Softmax, (), {"axis": -1}),
 }
-OURS = (
-    *(InputLayer, Linear, Add, Conv2D, Dense, Flatten, MaxPooling2D, ReLU, Rescaling, Softmax),
-    *(RandomCrop, RandomCutout, RandomFlip, RandomTranslation),
-)
+BY_NAME = (GELU, Linear)  # which have no class in Keras, but are an Activation
+OURS: tuple[type[Layer], ...]
+OURS = (InputLayer, *BY_NAME, Add, AveragePooling2D, BatchNormalization, Concatenate, Conv2D, Dense, Dropout, Flatten)
+OURS += (GlobalAveragePooling2D, LeakyReLU, MaxPooling2D, RandomCrop, RandomCutout, RandomFlip, RandomTranslation)
+OURS += (ReLU, Rescaling, Softmax)
 ENDS = ("input_layers", "output_layers")
 LEFT_OUT = re.compile(
-    "name|dtype|trainable|batch_input_shape|interpolation|.*_(initializer|regularizer|constraint)"
+    "name|dtype|trainable|batch_input_shape|interpolation|renorm_momentum|.*_(initializer|regularizer|constraint)"
 )  # of training, or said elsewhere
 
 
@@ -111,7 +131,9 @@ def _entry(node: Node) -> dict[str, Any]:
         raise ArgumentError(f"Keras does not allow a slash in the name of a layer. Received: {layer.name!r}")
     policy = {"module": "keras", "class_name": "DTypePolicy", "config": {"name": layer.dtype}, "registered_name": None}
     kind, options = type(layer).__name__, layer.get_config()
-    if isinstance(layer, (Linear, RandomCutout)):  # Keras has no cutout: what it does outside training, nothing
+    if isinstance(layer, BY_NAME):
+        kind, options = "Activation", {"activation": activation_name(layer)}
+    elif isinstance(layer, RandomCutout):  # Keras has none: what it does outside training, nothing
         kind, options = "Activation", {"activation": "linear"}
     elif isinstance(layer, RandomCrop):  # Keras's resizes, or does nothing, outside training
         kind, options = "CenterCrop", {"height": layer.height, "width": layer.width}
@@ -168,11 +190,13 @@ def model_from(description: dict[str, Any], tensors: dict[str, np.ndarray]) -> M
         if str(layer.name) in nodes:
             raise DataError(f"two layers have the name {layer.name!r}.")
         parents = list(nodes)[-1:] if kind == "Sequential" else _parents(entry)
-        arrays = [tensors.pop(f"{group}/vars/{i}", None) for i in range(2)]
-        layer.saved = {name: w for name, w in zip(("kernel", "bias"), arrays, strict=True) if w is not None}
-        nodes[str(layer.name)] = _apply(layer, [nodes[parent] for parent in parents])
-        if layer.saved.keys() != layer.params.keys():
-            raise DataError(f"the layer {layer.name!r} has the weights {[*layer.params]}. Received: {[*layer.saved]}")
+        places = {name: f"{group}/vars/{i}" for i, name in enumerate(keras_weights.names(layer))}
+        layer.saved = {name: tensors.pop(place) for name, place in places.items() if place in tensors}
+        node = nodes[str(layer.name)] = _apply(layer, [nodes[parent] for parent in parents])
+        if layer.saved.keys() != layer.weights.keys():
+            raise DataError(f"the layer {layer.name!r} has the weights {[*layer.weights]}. Received: {[*layer.saved]}")
+        if isinstance(layer, BatchNormalization):
+            _check_axis(entry, node)
         layer.saved = None
     if tensors:
         raise DataError(f"it has weights that belong to no layer: {', '.join(tensors)}")
@@ -183,11 +207,15 @@ def model_from(description: dict[str, Any], tensors: dict[str, np.ndarray]) -> M
 
 def _end(options: dict[str, Any], end: str) -> str:
     """Return the name of the one layer where the graph begins or ends, written as [name, 0, 0] or as [[name, 0, 0]]."""
-    value = options[end]
-    value = value[0] if isinstance(value, list) and len(value) == 1 else value
+    value = _single(options[end])
     if not (isinstance(value, list) and len(value) == 3 and isinstance(value[0], str)):
         raise ArgumentError(f"a model has one input and one output here. Received for {end}: {value}")
     return value[0]
+
+
+def _single(value: Any) -> Any:
+    """Return the element of a list of one, anything else as it is."""
+    return value[0] if isinstance(value, list) and len(value) == 1 else value
 
 
 def _of_keras(entry: dict[str, Any]) -> bool:
@@ -200,6 +228,7 @@ def _layer(entry: dict[str, Any]) -> Layer:
     title = f"the layer {given.get('name')!r} of class {name!r}"
     if not _of_keras(entry) or name not in KINDS:
         raise ArgumentError(f"{title} is not known. Expected one of: {', '.join(KINDS)}")
+    given = {KINDS[name].old.get(key, key): value for key, value in given.items()}
     dtype = given.get("dtype", "float32")
     dtype = dtype["config"]["name"] if isinstance(dtype, dict) else dtype
     kind = KINDS[name]
@@ -211,7 +240,9 @@ def _layer(entry: dict[str, Any]) -> Layer:
     if name == "InputLayer":
         shape = next(given[key] for key in SHAPES if key in given)
         # Floats are what Keras takes by default; without a type ours takes bytes too, and does not copy them to floats.
-        layer: Layer = InputLayer(tuple(shape[1:]), None if dtype in ("float32", "float64") else dtype)
+        floats = dtype in ("float32", "float64")
+        with config.using_floatx(dtype if floats else config.floatx()):
+            layer: Layer = InputLayer(tuple(shape[1:]), None if floats else dtype)
     else:
         with config.using_floatx(dtype):
             layer = kind.make(**{key: given[key] for key in kind.options})
@@ -235,10 +266,17 @@ def _parents(entry: dict[str, Any]) -> list[str]:
     else:  # Keras 2: [[name, 0, 0, kwargs], ...]
         histories = [call[:3] for call in calls[0]]
         options = [call[3] for call in calls[0] if len(call) > 3]
-    given = [key for kwargs in options for key, value in kwargs.items() if value is not None]
+    given = [key for kwargs in options for key, value in kwargs.items() if value not in (None, False)]  # training=False
     if given:
         raise ArgumentError(f"the layer {name!r} is called with {given[0]}, which minicnn has not.")
     return [history[0] for history in histories]
+
+
+def _check_axis(entry: dict[str, Any], node: Node) -> None:
+    """Raise unless it is the last axis that is normalized: -1 in Keras 3, [3] of four in Keras 2."""
+    axis, name = entry["config"]["axis"], node.layer.name
+    if _single(axis) not in (-1, len(node.output_shape)):
+        raise ArgumentError(f"the layer {name!r} normalizes the axis {axis}. Expected the last one, -1.")
 
 
 def _apply(layer: Layer, parents: list[Node]) -> Node:

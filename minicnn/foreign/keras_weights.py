@@ -12,7 +12,7 @@ import numpy as np
 from minicnn import kernels
 from minicnn.errors import DataError, MinicnnError
 from minicnn.foreign.common import optional
-from minicnn.layers import Layer, Linear, Node, ReLU, Softmax
+from minicnn.layers import GELU, BatchNormalization, Layer, Linear, Node, ReLU, Softmax
 
 # Keras 2.12 called the group _layer_checkpoint_dependencies, and on Windows joined the parts by backslashes.
 PLACE = re.compile(r"(?:layers|_layer_checkpoint_dependencies)/(.*)")
@@ -51,13 +51,20 @@ def _counted(bases: Sequence[str]) -> list[str]:
     return names
 
 
+def names(layer: Layer) -> list[str]:
+    """Return the names of the weights that a layer of this kind can have, in the order of their numbers."""
+    if isinstance(layer, BatchNormalization):
+        return ["gamma"] * layer.scale + ["beta"] * layer.center + ["moving_mean", "moving_variance"]
+    return ["kernel", "bias"]
+
+
 def named(nodes: Sequence[Node]) -> dict[str, tuple[Layer, str]]:
     """Return which weight stands where: a layer and the name of its weight, by group and number."""
     layers = [node.layer for node in nodes]
     return {
         f"{group}/vars/{i}": (layer, name)
         for group, layer in zip(groups(layers), layers, strict=True)
-        for i, name in enumerate(layer.params)
+        for i, name in enumerate(layer.weights)
     }
 
 
@@ -72,13 +79,13 @@ def written(nodes: Sequence[Node]) -> bytes:
     h5py, content = optional("h5py", "keras"), io.BytesIO()
     layers = [node.layer for node in nodes]
     # Keras 2.15 demands a group for a layer without weights too, and our ReLU may be an Activation there.
-    activations = ["activation" for layer in layers if isinstance(layer, (Linear, ReLU, Softmax))]
+    activations = ["activation" for layer in layers if isinstance(layer, (GELU, Linear, ReLU, Softmax))]
     with h5py.File(content, "w") as file:
         file.create_group("vars")
         for name in groups(layers) + _counted(activations):
             file.create_group(f"layers/{name}/vars")
         for name, (layer, param) in named(nodes).items():
-            file[f"layers/{name}"] = kernels.on_host(layer.params[param])
+            file[f"layers/{name}"] = kernels.on_host(layer.weights[param])
     return content.getvalue()
 
 

@@ -4,6 +4,7 @@ ONNX slides windows over (N, C, H, W), so an image is transposed on its way into
 until a layer needs the channels last: Flatten, whose order the dense weights know, or the output.
 """
 
+import math
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -14,12 +15,19 @@ from minicnn import kernels
 from minicnn.files import replacing
 from minicnn.foreign.common import nodes_of, optional, own_layer
 from minicnn.layers import (
+    GELU,
     Add,
+    AveragePooling2D,
+    BatchNormalization,
+    Concatenate,
     Conv2D,
     Dense,
+    Dropout,
     Flatten,
+    GlobalAveragePooling2D,
     InputLayer,
     Layer,
+    LeakyReLU,
     Linear,
     MaxPooling2D,
     Node,
@@ -37,8 +45,10 @@ OPSET, IR_VERSION = (
     13,
     8,
 )  # the first that has all of these operators as they are used here, and what runs nearly anywhere
-AS_THEY_ARE = (Linear, RandomCutout, RandomFlip, RandomTranslation)  # what a layer leaves so outside training
-KINDS = (InputLayer, Add, Conv2D, Dense, Flatten, MaxPooling2D, RandomCrop, ReLU, Rescaling, Softmax, *AS_THEY_ARE)
+AS_THEY_ARE = (Dropout, Linear, RandomCutout, RandomFlip, RandomTranslation)  # what a layer leaves so outside training
+CHANNELS_FIRST = (AveragePooling2D, BatchNormalization, Conv2D, GlobalAveragePooling2D, MaxPooling2D)
+EITHER = (*AS_THEY_ARE, Add, Concatenate, GELU, LeakyReLU, ReLU, Rescaling)  # nothing is transposed for these
+KINDS = (*CHANNELS_FIRST, *EITHER, Dense, Flatten, InputLayer, RandomCrop, Softmax)
 
 
 def export_onnx(model: Model, path: str | os.PathLike) -> None:
@@ -99,23 +109,23 @@ class Graph:
     def add(self, node: Node) -> None:
         """Append the operators of one layer."""
         layer, order = node.layer, "channels last"
-        if isinstance(layer, (Conv2D, MaxPooling2D)):
+        if isinstance(layer, CHANNELS_FIRST):
             order = "channels first"
-        elif isinstance(layer, (Add, ReLU, Rescaling, *AS_THEY_ARE)):  # nothing is transposed for them
+        elif isinstance(layer, EITHER):
             order = next(iter(self.values[node.inputs[0]]))
-        result = self.layer(layer, [self.value(parent, order) for parent in node.inputs])
+        result = self.layer(layer, [self.value(parent, order) for parent in node.inputs], order)
         result = self.activation(getattr(layer, "activation", layer), result, order)
         self.values[node] = {order: result}
 
     def value(self, node: Node, order: str) -> str:
         """Return the name of a node's output with its axes in this order."""
-        values = self.values[node]
-        if order not in values and len(node.output_shape) == 3:
-            turned = [0, 3, 1, 2] if order == "channels first" else [0, 2, 3, 1]
+        values, last = self.values[node], len(node.output_shape)
+        if order not in values and last > 1:
+            turned = [0, last, *range(1, last)] if order == "channels first" else [0, *range(2, last + 1), 1]
             values[order] = self.operator("Transpose", next(iter(values.values())), perm=turned)
         return values.get(order) or next(iter(values.values()))
 
-    def layer(self, layer: Layer, inputs: Sequence[str]) -> str:
+    def layer(self, layer: Layer, inputs: Sequence[str], order: str) -> str:
         """Return the name of what a layer computes before its activation."""
         if isinstance(layer, InputLayer):
             return "input" if layer.input_dtype != "uint8" else self.operator("Cast", "input", to=self.float32)
@@ -132,11 +142,20 @@ class Graph:
             return self.operator("Conv", inputs[0], *weights, **self.window(layer, layer.kernel_size))
         if isinstance(layer, MaxPooling2D):
             return self.operator("MaxPool", inputs[0], **self.window(layer, layer.pool_size))
+        if isinstance(layer, AveragePooling2D):
+            return self.operator("AveragePool", inputs[0], **self.window(layer, layer.pool_size), count_include_pad=0)
+        if isinstance(layer, GlobalAveragePooling2D):
+            return self.operator("Flatten", self.operator("GlobalAveragePool", inputs[0]), axis=1)  # (N, C, 1, 1)
+        if isinstance(layer, BatchNormalization):
+            return self.operator("BatchNormalization", inputs[0], *self.normalizer(layer), epsilon=layer.epsilon)
         if isinstance(layer, Dense):
             weights = [self.constant(array) for array in (kernels.on_host(layer.params["kernel"]), *self.biases(layer))]
             return self.operator("Gemm", inputs[0], *weights)
         if isinstance(layer, Flatten):
             return self.operator("Flatten", inputs[0], axis=1)
+        if isinstance(layer, Concatenate):
+            turned = (layer.place % len(layer.output_shape)) + 1  # the last axis becomes the first behind the batch
+            return self.operator("Concat", *inputs, axis=turned if order == "channels first" else layer.place)
         total = inputs[0]
         for more in inputs[1:]:  # of an Add
             total = self.operator("Add", total, more)
@@ -148,6 +167,12 @@ class Graph:
             return self.operator("Relu", x)
         if isinstance(layer, Softmax):  # over the channels
             return self.operator("Softmax", x, axis=1 if order == "channels first" else -1)
+        if isinstance(layer, LeakyReLU):
+            return self.operator("LeakyRelu", x, alpha=layer.negative_slope)
+        if isinstance(layer, GELU):  # ONNX has an operator of this name from version 20 on
+            erf = self.operator("Erf", self.operator("Mul", x, self.constant(math.sqrt(0.5))))
+            half = self.operator("Mul", x, self.constant(0.5))
+            return self.operator("Mul", half, self.operator("Add", erf, self.constant(1)))  # x / 2 * (erf + 1)
         return x
 
     @property
@@ -158,6 +183,13 @@ class Graph:
     def biases(self, layer: Layer) -> list[np.ndarray]:
         """Return the bias (F,) in a list, empty without one."""
         return [kernels.on_host(layer.params["bias"])] if "bias" in layer.params else []
+
+    def normalizer(self, layer: BatchNormalization) -> list[str]:
+        """Return the names of gamma, beta, mean and variance, (C,) each; ONNX demands all four."""
+        w, C = layer.weights, layer.output_shape[-1]
+        gamma, beta = w.get("gamma", np.ones(C)), w.get("beta", np.zeros(C))
+        arrays = gamma, beta, w["moving_mean"], w["moving_variance"]
+        return [self.constant(kernels.on_host(array)) for array in arrays]
 
     def window(self, layer: Any, size: Sequence[int]) -> dict[str, Any]:
         """Return the options of a window: ONNX gives the padding as top, left, bottom, right."""

@@ -1,7 +1,7 @@
 """PyTorch's weights: a state dict, kept as safetensors, of a network that runs the same layers on (N, C, H, W).
 
 A kernel (KH, KW, C, F) is (F, C, KH, KW) there, a dense matrix (In, Out) is (Out, In), and the rows of the first dense
-matrix after Flatten, which here list (H, W, C), list (C, H, W).
+matrix after Flatten, which here list (H, W, C), list (C, H, W). Batch normalization's weights have other names.
 """
 
 import os
@@ -17,12 +17,32 @@ from minicnn import kernels
 from minicnn.errors import ArgumentError, DataError, ShapeError
 from minicnn.files import replacing
 from minicnn.foreign.common import Shapes, differences, existing_file, nodes_of, own_layer
-from minicnn.layers import Add, Conv2D, Dense, Flatten, Layer, Linear, Node, ReLU, Rescaling, Softmax
+from minicnn.layers import (
+    GELU,
+    Add,
+    BatchNormalization,
+    Concatenate,
+    Conv2D,
+    Dense,
+    Dropout,
+    Flatten,
+    Layer,
+    LeakyReLU,
+    Linear,
+    Node,
+    ReLU,
+    Rescaling,
+    Softmax,
+)
 from minicnn.models import Model
 
 PARTS = {"kernel": "weight", "bias": "bias"}
-ELEMENT_BY_ELEMENT = (Add, Linear, ReLU, Rescaling, Softmax)  # the order of a row's elements passes through them
-Layout = tuple[int, ...] | None
+PARTS |= {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var"}
+COUNTER = "num_batches_tracked"  # an integer beside these four, which nothing here needs
+ELEMENT_BY_ELEMENT = (Add, BatchNormalization, Dropout, GELU, LeakyReLU, Linear, ReLU, Rescaling, Softmax)
+Order = (
+    np.ndarray | None
+)  # which of our elements stands at each place of PyTorch's row; None if all stand where ours do
 
 
 def load_torch_weights(model: Model, path: str | os.PathLike, names: Sequence[str] | None = None) -> None:
@@ -68,7 +88,7 @@ def load_torch_weights(model: Model, path: str | os.PathLike, names: Sequence[st
     places = _places(model)
     path = existing_file(path, "a safetensors file with a state dict")
     tensors = _read(path)
-    wanted = [_shapes(layer, layout) for layer, layout in places]
+    wanted = [{part: w.shape for part, w in _to_torch(*place).items()} for place in places]
     found: dict[str, Shapes] = defaultdict(dict)
     for name, tensor in tensors.items():
         group, _, part = name.rpartition(".")
@@ -80,18 +100,18 @@ def load_torch_weights(model: Model, path: str | os.PathLike, names: Sequence[st
         chosen = _checked(names, own_names)
     expected: Shapes = {}
     labels: dict[str, str] = {}
-    for name, shapes, own in zip(chosen, wanted, own_names, strict=True):
+    for name, shapes, (layer, _) in zip(chosen, wanted, places, strict=True):
         expected |= {f"{name}.{part}": shape for part, shape in shapes.items()}
-        labels |= {f"{name}.{part}": f"{own}/{part.replace('weight', 'kernel')}" for part in shapes}
+        labels |= {f"{name}.{PARTS[own]}": f"{layer.name}/{own}" for own in layer.weights}
     if wrong := differences(expected, {name: tensor.shape for name, tensor in tensors.items()}, labels):
         raise ShapeError(f"the weights in {path} do not fit the model: " + "; ".join(wrong))
     if names is None and chosen != own_names:
         _require_an_order(chosen, wanted)
     model.set_weights(
         [
-            _from_torch(tensors[f"{name}.{PARTS[param]}"], layout)
-            for name, (layer, layout) in zip(chosen, places, strict=True)
-            for param in layer.params
+            _from_torch(tensors[f"{name}.{PARTS[own]}"], None if own == "bias" else order)
+            for name, (layer, order) in zip(chosen, places, strict=True)
+            for own in layer.weights
         ]
     )
 
@@ -136,9 +156,9 @@ def save_torch_weights(model: Model, path: str | os.PathLike, names: Sequence[st
     own_names = [str(layer.name) for layer, _ in places]
     chosen = own_names if names is None else _checked(names, own_names)
     tensors = {
-        f"{name}.{PARTS[param]}": np.ascontiguousarray(_to_torch(kernels.on_host(w), layout))
-        for name, (layer, layout) in zip(chosen, places, strict=True)
-        for param, w in layer.params.items()
+        f"{name}.{part}": np.ascontiguousarray(w)
+        for name, place in zip(chosen, places, strict=True)
+        for part, w in _to_torch(*place).items()
     }
     with replacing(path) as temporary:
         temporary.write_bytes(save(tensors, {"format": "pt"}))
@@ -147,51 +167,64 @@ def save_torch_weights(model: Model, path: str | os.PathLike, names: Sequence[st
 # Arrays
 
 
-def _to_torch(w: np.ndarray, layout: Layout) -> np.ndarray:
-    """Return a weight in PyTorch's order; a dense matrix after Flatten is a convolution of the whole image."""
-    if w.ndim == 1:
-        return w
-    whole = w if w.ndim == 4 else w.reshape(*(layout or (1, 1, w.shape[0])), w.shape[1])  # (H, W, C, F)
-    turned = whole.transpose(3, 2, 0, 1)  # (F, C, H, W)
-    return turned if w.ndim == 4 else turned.reshape(w.shape[::-1])  # (F, C*H*W)
+def _to_torch(layer: Layer, order: Order) -> dict[str, np.ndarray]:
+    """Return a layer's weights by PyTorch's names, each with its axes and rows in PyTorch's order."""
+    found = {}
+    for name, w in layer.weights.items():
+        w = kernels.on_host(w)
+        if w.ndim == 4:
+            w = w.transpose(3, 2, 0, 1)  # (F, C, KH, KW)
+        elif order is not None and name != "bias":  # which is of the outputs, whose order is ours
+            w = w[order]
+        found[PARTS[name]] = w.T if w.ndim == 2 else w  # (Out, In)
+    return found
 
 
-def _from_torch(w: np.ndarray, layout: Layout) -> np.ndarray:
+def _from_torch(w: np.ndarray, order: Order) -> np.ndarray:
     """Return a weight in minicnn's order, back from `_to_torch`."""
-    if w.ndim == 1:
-        return w
-    H, W, C = layout or (1, 1, w.shape[1])
-    whole = w if w.ndim == 4 else w.reshape(-1, C, H, W)  # (F, C, H, W)
-    turned = whole.transpose(2, 3, 1, 0)  # (H, W, C, F)
-    return turned if w.ndim == 4 else turned.reshape(w.shape[::-1])  # (H*W*C, F)
-
-
-def _shapes(layer: Layer, layout: Layout) -> Shapes:
-    return {PARTS[name]: _to_torch(kernels.on_host(w), layout).shape for name, w in layer.params.items()}
+    if w.ndim == 4:
+        return w.transpose(2, 3, 1, 0)  # (KH, KW, C, F)
+    if order is None:
+        return w.T  # (In, Out), or a vector as it is
+    rows = np.empty_like(w.T)
+    rows[order] = w.T
+    return rows
 
 
 # Layers
 
 
-def _places(model: Model) -> list[tuple[Layer, Layout]]:
-    """Return the layers with weights, and for a dense one the (H, W, C) whose pixels its rows list, if they do."""
-    layouts: dict[Node, Layout] = {}
-    places: list[tuple[Layer, Layout]] = []
+def _places(model: Model) -> list[tuple[Layer, Order]]:
+    """Return the layers with weights, each with the order in which PyTorch lists the elements of a row that it gets."""
+    orders: dict[Node, Order] = {}
+    places: list[tuple[Layer, Order]] = []
     for node in nodes_of(model):
-        layer, above = node.layer, [layouts[parent] for parent in node.inputs]
-        if layer.params:
-            own_layer(layer, (Conv2D, Dense), "PyTorch")
+        layer, above = node.layer, [orders[parent] for parent in node.inputs]
+        if layer.weights:
+            own_layer(layer, (BatchNormalization, Conv2D, Dense), "PyTorch")
+            if isinstance(layer, BatchNormalization) and layer.scale != layer.center:
+                raise ArgumentError(f"{layer.name!r} has a gamma or a beta. Expected both or none, as in PyTorch.")
             places.append((layer, above[0]))
         if isinstance(layer, Flatten) and len(layer.input_shape) == 3:
-            layouts[node] = layer.input_shape
-        elif isinstance(layer, Dense) or not any(above):
-            layouts[node] = None
+            pixels = np.arange(layer.output_shape[0]).reshape(layer.input_shape)  # (H, W, C)
+            orders[node] = pixels.transpose(2, 0, 1).reshape(-1)  # (C*H*W,)
+        elif isinstance(layer, Dense) or all(order is None for order in above):
+            orders[node] = None
+        elif type(layer) is Concatenate:
+            orders[node] = _joined(above, [shape[0] for shape in layer.input_shape])
         else:
-            own_layer(layer, (*ELEMENT_BY_ELEMENT, Flatten), "PyTorch")
-            if len(set(above)) > 1:
-                raise ArgumentError(f"the inputs of {layer.name!r} list pixels in different orders in PyTorch: {above}")
-            layouts[node] = above[0]
+            own_layer(layer, (*ELEMENT_BY_ELEMENT, Concatenate, Flatten), "PyTorch")
+            if len({None if order is None else order.tobytes() for order in above}) > 1:
+                raise ArgumentError(f"the inputs of {layer.name!r} list pixels in different orders in PyTorch.")
+            orders[node] = above[0]
     return places
+
+
+def _joined(orders: Sequence[Order], sizes: Sequence[int]) -> np.ndarray:
+    """Return the order of rows of these sizes one behind the other."""
+    starts = np.cumsum([0, *sizes[:-1]])
+    whole = [np.arange(size) if order is None else order for order, size in zip(orders, sizes, strict=True)]
+    return np.concatenate([order + start for order, start in zip(whole, starts, strict=True)])
 
 
 def _checked(names: Sequence[str], layers: Sequence[str]) -> list[str]:
@@ -237,7 +270,8 @@ def _read(path: Path) -> dict[str, np.ndarray]:
 
     try:
         with safe_open(path, framework="numpy") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dictionary
+            names = [name for name in file.keys() if name.rpartition(".")[2] != COUNTER]  # noqa: SIM118 - no dictionary
+            tensors = {name: file.get_tensor(name) for name in names}
     except (SafetensorError, OSError, ValueError, TypeError, AttributeError) as error:
         raise DataError(f"{path} is not a safetensors file, or is damaged ({error}).") from None
     for name, tensor in tensors.items():

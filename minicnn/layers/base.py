@@ -235,7 +235,7 @@ class Layer:
         return x.astype(self.dtype, copy=False) if cast else x
 
     def check_each(self, xs: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Return the batches xs of a layer that merges inputs, as `check` does one.
+        """Return the batches xs of a layer that merges inputs, each of its shape, as `check` does one.
 
         Parameters
         ----------

@@ -83,6 +83,6 @@ def test_a_flatten_of_another_convention_passes_the_check():
 
 def test_each_small_layer_has_an_anchor_with_its_source_and_its_check():
     sections = re.split(r"^#{2,3} ", (DOCS / "base.md").read_text(), flags=re.M)
-    for name in ("Input", "Rescaling", "Flatten", "Add", "Linear"):
+    for name in ("Input", "Rescaling", "Flatten", "Add", "Concatenate", "Linear"):
         (section,) = [text for text in sections if text.startswith(f"{name}\n")]
         assert ":::{beside} minicnn.layers." in section and "check_layer(" in section

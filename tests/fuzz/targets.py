@@ -60,14 +60,17 @@ def model():
     inputs = minicnn.Input((6, 6, 1), dtype="uint8")
     x = layers.Conv2D(2, 3, padding="same", activation="relu")(layers.Rescaling(1 / 255)(inputs))
     x = layers.MaxPooling2D(2)(layers.Add()([x, layers.ReLU()(x)]))
-    network = minicnn.Model(inputs, layers.Dense(3, activation="softmax")(layers.Flatten()(x)))
+    x = layers.Concatenate(-2)([layers.LeakyReLU()(x), layers.AveragePooling2D((1, 2))(x), layers.GELU()(x)])
+    x = layers.Dropout(0.5, seed=0)(layers.BatchNormalization()(x))
+    x = layers.Concatenate()([layers.Flatten()(x), layers.GlobalAveragePooling2D()(x)])
+    network = minicnn.Model(inputs, layers.Dense(3, activation="softmax")(x))
     network.class_names = ["a", "b", "c"]
     network.compile(metrics=["accuracy"])
     return network
 
 
 def weights(network):
-    return {f"{layer.name}/{name}": w for layer in network.layers for name, w in layer.params.items()}
+    return {f"{layer.name}/{name}": w for layer in network.layers for name, w in layer.weights.items()}
 
 
 def file_of(description, tensors):
@@ -103,8 +106,8 @@ def load_description(data, folder):
 DEEP = json.loads("[" * 500 + "]" * 500)
 STRANGE = [
     None, True, False, -1, 0, 1, 2, 3, 10**12, 2**63, 10**30, -0.5, 0.5, 1e308, "", "x", "a\nb", "softmax", "relu",
-    "float64", "uint8", "same", "Add", "Dense", "ReLU", "InputLayer", "Layer", "Input", "dense", "accuracy", [], [0],
-    [1, 1], [0, 0, 0], [10**12, 1], [[1]], [None], {}, {"a": 1}, DEEP,
+    "float64", "uint8", "same", "Add", "Dense", "ReLU", "InputLayer", "Layer", "Input", "dense", "accuracy", [],
+    "gelu", "GELU", "Concatenate", [0], [1, 1], [0, 0, 0], [10**12, 1], [[1]], [None], {}, {"a": 1}, DEEP,
 ]  # fmt: skip
 
 
