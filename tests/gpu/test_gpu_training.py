@@ -150,6 +150,23 @@ def test_both_rooms_train_alike(name):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5)
 
 
+def test_normalization_dropout_and_rmsprop_train_alike_in_both_rooms():
+    def train(device):
+        minicnn.set_device(device)
+        minicnn.utils.set_random_seed(5)
+        stage = [layers.Conv2D(5, 3, activation="relu"), layers.BatchNormalization(), layers.GlobalAveragePooling2D()]
+        head = [layers.Dropout(0.3), layers.Dense(4, activation="softmax")]
+        model = minicnn.Sequential([minicnn.Input((8, 8, 3)), layers.Rescaling(1 / 255), *stage, *head])
+        model.compile(minicnn.optimizers.RMSprop(0.01), metrics=["accuracy"])
+        history = model.fit(*examples(), batch_size=8, epochs=3, verbose=0).history
+        return [*model.get_weights(), np.array(history["loss"])]
+
+    mine, theirs = train("gpu"), train("cpu")
+    minicnn.set_device("gpu")
+    for a, b in zip(mine, theirs, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
 def test_weights_and_velocities_move_both_ways(gpu, tmp_path):
     images, labels = examples()
     model = network()
