@@ -369,7 +369,7 @@ class Model:
         return [w for layer in self.layers for w in layer.weights.values()]
 
     def trainable_weights(self) -> list[np.ndarray]:
-        """Return those of the `weights` that have a gradient: without moving averages."""
+        """Return those of the `weights` that have a gradient, in the same order and shapes: without moving averages."""
         return [param for layer in self.layers for param in layer.params.values()]
 
     def gradients(self) -> list[np.ndarray]:

@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 
 import minicnn
-from minicnn import checks, errors
+from minicnn import checks, errors, gradcheck
 from minicnn.__main__ import main
 from minicnn.callbacks import Monitor, ProgressBar
 from minicnn.data import cifar10, image_dataset_from_directory, load
@@ -41,15 +41,20 @@ INNER = [
     "evaluation.metrics", "evaluation.report", "files", "foreign.common", "foreign.keras", "foreign.keras_config",
     "foreign.keras_weights", "foreign.onnx", "foreign.torch", "fusion", "kernels.buffers", "kernels.compiler",
     "kernels.cpu", "kernels.devices", "kernels.direct", "kernels.fused", "kernels.gpu", "kernels.reference",
-    "kernels.threads", "layers.activations", "layers.add", "layers.augmentation", "layers.base",
-    "layers.batch_normalization", "layers.conv", "layers.dense", "layers.dropout", "layers.flatten", "layers.input",
-    "layers.pooling", "layers.rescaling", "layers.windows", "resume", "saving", "training",
+    "kernels.threads", "kernels.winograd", "layers.activations", "layers.add", "layers.augmentation", "layers.base",
+    "layers.batch_normalization", "layers.concatenate", "layers.conv", "layers.dense", "layers.dropout", "layers.flatten", "layers.input",
+    "layers.pooling", "layers.rescaling", "layers.windows", "resume", "saving", "training", "witness",
 ]  # fmt: skip
-HELPERS = {"minicnn.callbacks.CallbackList", "minicnn.profiler.Clock"}  # of public modules, for their own use
+HELPERS = {
+    "minicnn.callbacks.CallbackList",
+    "minicnn.errors.leave",
+    "minicnn.profiler.Clock",
+}  # of public modules, for their own use
 NO_EXAMPLE = {cifar10.download, cifar10.load_binary, write_report}  # they need a network, the archive, a trained model
 NO_EXAMPLE |= {Monitor, ProgressBar, InputLayer, Linear}  # others make them, or derive from them
 PAGES = Path(__file__).parents[1] / "docs" / "reference"
 UNREACHED = {reader: {ShapeError, DtypeError} for reader in (load, image_dataset_from_directory)}  # theirs always fit
+UNREACHED[gradcheck.check_model] = {ArgumentError}  # of a loss whose arguments are right
 SHAPE = re.compile(r"\((\w[\w*/]*|\.\.\.),[^()]*\)|\bshapes?\b")  # (N, H, W, C), (N,), (..., K), "of x's shape"
 
 

@@ -289,7 +289,7 @@ def moments(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def normalize(x: np.ndarray, mean: np.ndarray, scale: np.ndarray, shift: np.ndarray) -> np.ndarray:
-    """Return y (..., C) = (x - mean) * scale + shift, channel by channel; mean, scale and shift are (C,)."""
+    """Return y = (x - mean) * scale + shift, channel by channel: x and y (..., C); mean, scale and shift (C,)."""
     y = buffers.empty(x.shape, x.dtype)
     vectors = [vector.astype(x.dtype) for vector in (mean, scale, shift)]
     _by_images(_normalize, x.shape, (x, y), vectors)

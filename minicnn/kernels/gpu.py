@@ -890,7 +890,7 @@ def moments(x: Any) -> tuple[Any, Any]:
 
 
 def normalize(x: Any, mean: Any, scale: Any, shift: Any) -> Any:
-    """Return y (..., C) = (x - mean) * scale + shift, channel by channel; mean, scale and shift are (C,)."""
+    """Return y = (x - mean) * scale + shift, channel by channel: x and y (..., C); mean, scale and shift (C,)."""
     y, vectors = _empty(x.shape, x.dtype), [vector.astype(x.dtype) for vector in (mean, scale, shift)]
     _each("normalize", x.size, x.dtype, _whole(x), *vectors, y, np.int64(x.size), np.int32(x.shape[-1]))
     return y

@@ -275,7 +275,7 @@ def moments(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def normalize(x: np.ndarray, mean: np.ndarray, scale: np.ndarray, shift: np.ndarray) -> np.ndarray:
-    """Return y (..., C) = (x - mean) * scale + shift, channel by channel; mean, scale and shift are (C,)."""
+    """Return y = (x - mean) * scale + shift, channel by channel: x and y (..., C); mean, scale and shift (C,)."""
     y = np.zeros_like(x)
     for at in np.ndindex(x.shape):
         c = at[-1]

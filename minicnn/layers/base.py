@@ -313,7 +313,7 @@ class Layer:
         (self.params if trainable else self.state)[name] = kernels.here(weight)
 
     def draw(self, sample: Callable[[int], np.ndarray]) -> np.ndarray:
-        """Return what is drawn for the images of the batch, of ``sample(N)`` for all that the ranks share.
+        """Return what is drawn for the images of the batch, (N, ...): of several ranks' whole batch, this rank's part.
 
         Parameters
         ----------
