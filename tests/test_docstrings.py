@@ -42,7 +42,8 @@ INNER = [
     "foreign.keras_weights", "foreign.onnx", "foreign.torch", "fusion", "kernels.buffers", "kernels.compiler",
     "kernels.cpu", "kernels.devices", "kernels.direct", "kernels.fused", "kernels.gpu", "kernels.reference",
     "kernels.threads", "kernels.winograd", "layers.activations", "layers.add", "layers.augmentation", "layers.base",
-    "layers.batch_normalization", "layers.concatenate", "layers.conv", "layers.dense", "layers.dropout", "layers.flatten", "layers.input",
+    "layers.batch_normalization", "layers.concatenate", "layers.conv", "layers.dense", "layers.dropout",
+    "layers.flatten", "layers.input",
     "layers.pooling", "layers.rescaling", "layers.windows", "resume", "saving", "training", "witness",
 ]  # fmt: skip
 HELPERS = {
