@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from test_resume import Killed, Killer
 
 import minicnn
-from minicnn import layers, profiler
+from minicnn import layers, profiler, ranks
 from minicnn.errors import ArgumentError, MinicnnError, ShapeError, StateError
 from minicnn.gradcheck import check_layer, check_model
 from minicnn.kernels import cpu, reference
@@ -235,6 +235,15 @@ def test_the_shared_seed_decides_where_none_is_given(make):
     assert make().get_config()["seed"] is None
     assert make(seed=5).get_config()["seed"] == 5
     assert make(seed=np.random.default_rng(5)).get_config()["seed"] is None
+
+
+@NAMED
+def test_ranks_show_their_parts_of_what_one_process_shows(make, monkeypatch):
+    x = np.random.default_rng(0).integers(0, 256, (11, 8, 7, 2), dtype=np.uint8)
+    whole = make(seed=6).build((8, 7, 2)).forward(x, training=True)
+    for part in (slice(0, 6), slice(6, 11)):
+        monkeypatch.setattr(ranks, "batch", lambda size, part=part: (11, part))
+        same(make(seed=6).build((8, 7, 2)).forward(x[part], training=True), whole[part])
 
 
 # In a model
