@@ -2,6 +2,7 @@
 
 python examples/baseline_sgd.py                      # CIFAR-10 if it can be had, else the embedded digits
 python examples/baseline_sgd.py --data PATH          # folders train1..train5 and test, or the binary batches
+mpirun -n 4 python examples/baseline_sgd.py          # the same on four ranks, each with its share of every batch
 """
 
 import time
@@ -9,7 +10,7 @@ import time
 import numpy as np
 
 import minicnn as keras
-from minicnn import callbacks, data, evaluation, files, layers, models
+from minicnn import callbacks, data, evaluation, files, layers, models, ranks
 from minicnn.arguments import Parser, add_device, at_least
 from minicnn.errors import TrainingError, plain_exit
 from minicnn.resume import state_file
@@ -26,9 +27,9 @@ def main() -> None:
     parser.add_argument("--resume", action="store_true", help="go on with the training that was broken off there")
     add_device(parser)
     arguments = parser.parse_args()
-    verbose = 0 if arguments.quiet else 1
+    verbose = 0 if arguments.quiet or ranks.rank() > 0 else 1  # of several ranks, rank 0 speaks
     keras.set_device(arguments.device)
-    if arguments.device == "auto":
+    if arguments.device == "auto" and ranks.rank() == 0:
         print(f"Computing on the {keras.get_device().upper()}.")
     keras.utils.set_random_seed(arguments.seed)
 
@@ -36,7 +37,7 @@ def main() -> None:
 
     if arguments.resume:
         state_file(arguments.output, resume=True)  # is it there? Reading the images takes longer
-    splits = data.load(arguments.data, arguments.batch_size, verbose=not arguments.quiet)
+    splits = data.load(arguments.data, arguments.batch_size, verbose=bool(verbose))
     train_dataset, validation_dataset, test_dataset = splits.train, splits.validation, splits.test
     output = files.output_folder(arguments.output)
     state = state_file(output, arguments.resume)  # written after each epoch, and after Ctrl-C
@@ -55,7 +56,7 @@ def main() -> None:
     x = layers.Dense(128, activation="relu")(x)
     outputs = layers.Dense(len(splits.class_names), activation="softmax")(x)
     model = models.Model(inputs=inputs, outputs=outputs, name="model_s")
-    if not arguments.quiet:
+    if verbose:
         model.summary()
 
     # ---- Training: SGD with momentum, a lower rate on a plateau, an end when nothing improves ----------------------
@@ -85,6 +86,8 @@ def main() -> None:
     seconds = time.perf_counter() - started
     if not np.isfinite(history.history["loss"][-1]):
         raise TrainingError("the training loss is no longer a number. Expected a finite one: check the images.")
+    if ranks.rank() > 0:
+        return  # rank 0 evaluates and reports
 
     # ---- Evaluation: validation, then the seven test metrics, the figures and the report ---------------------------
 

@@ -10,7 +10,7 @@ import time
 import numpy as np
 
 import minicnn as keras
-from minicnn import callbacks, data, evaluation, files, layers, models, schedules
+from minicnn import callbacks, data, evaluation, files, layers, models, ranks, schedules
 from minicnn.arguments import Parser, add_device, at_least
 from minicnn.errors import TrainingError, plain_exit
 from minicnn.resume import state_file
@@ -28,7 +28,7 @@ def main() -> None:
     parser.add_argument("--resume", action="store_true", help="go on with the training that was broken off there")
     add_device(parser)
     arguments = parser.parse_args()
-    verbose = 0 if arguments.quiet else 1
+    verbose = 0 if arguments.quiet or ranks.rank() > 0 else 1  # of several ranks, rank 0 speaks
     keras.set_device(arguments.device)
     keras.utils.set_random_seed(arguments.seed)
 
@@ -36,7 +36,7 @@ def main() -> None:
 
     if arguments.resume:
         state_file(arguments.output, resume=True)  # is it there? Reading the images takes longer
-    splits = data.load(arguments.data, arguments.batch_size, verbose=not arguments.quiet)
+    splits = data.load(arguments.data, arguments.batch_size, verbose=bool(verbose))
     output = files.output_folder(arguments.output)
     state = state_file(output, arguments.resume)  # written after each epoch, and after Ctrl-C
 
@@ -58,7 +58,7 @@ def main() -> None:
     x = layers.Dropout(0.5)(x)
     outputs = layers.Dense(len(splits.class_names), activation="softmax")(x)
     model = models.Model(inputs=inputs, outputs=outputs, name="model_m")
-    if not arguments.quiet:
+    if verbose:
         model.summary()
 
     # ---- Training: RMSprop, its rate on half a cosine from 0.001 down to 0 -----------------------------------------
@@ -84,6 +84,8 @@ def main() -> None:
     seconds = time.perf_counter() - started
     if not np.isfinite(history.history["loss"][-1]):
         raise TrainingError("the training loss is no longer a number. Expected a finite one: check the images.")
+    if ranks.rank() > 0:
+        return  # rank 0 evaluates and reports
     model.save(output / "model.safetensors")
 
     # ---- Evaluation: as in the baseline ----------------------------------------------------------------------------

@@ -7,7 +7,7 @@ python examples/residual_network.py --data PATH       # folders train1..train5 a
 import numpy as np
 
 import minicnn as keras
-from minicnn import callbacks, data, files, layers, models, schedules
+from minicnn import callbacks, data, files, layers, models, ranks, schedules
 from minicnn.arguments import Parser, add_device, at_least
 from minicnn.errors import TrainingError, plain_exit
 from minicnn.layers import Node
@@ -54,17 +54,17 @@ def main() -> None:
     parser.add_argument("--resume", action="store_true", help="go on with the training that was broken off there")
     add_device(parser)
     arguments = parser.parse_args()
-    verbose = 0 if arguments.quiet else 1
+    verbose = 0 if arguments.quiet or ranks.rank() > 0 else 1  # of several ranks, rank 0 speaks
     keras.set_device(arguments.device)
     keras.utils.set_random_seed(arguments.seed)
 
     if arguments.resume:
         state_file(arguments.output, resume=True)  # is it there? Reading the images takes longer
-    splits = data.load(arguments.data, arguments.batch_size, verbose=not arguments.quiet)
+    splits = data.load(arguments.data, arguments.batch_size, verbose=bool(verbose))
     output = files.output_folder(arguments.output)
 
     model = residual_network(len(splits.class_names))
-    if not arguments.quiet:
+    if verbose:
         model.summary()
     model.compile(
         optimizer=keras.optimizers.SGD(learning_rate=0.1, momentum=0.9, nesterov=True, weight_decay=5e-4),
@@ -85,6 +85,8 @@ def main() -> None:
     )
     if not np.isfinite(history.history["loss"][-1]):
         raise TrainingError("the training loss is no longer a number. Expected a finite one: check the images.")
+    if ranks.rank() > 0:
+        return  # rank 0 evaluates and reports
     model.save(output / "model.safetensors")
     loss, accuracy = model.evaluate(splits.test, verbose=0)
     print(f"Test loss {loss:.4f}, accuracy {accuracy:.2%}. The model is in {output}")

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from minicnn import baseline, callbacks, data, files, layers, losses, models, optimizers, resume, utils
+from minicnn import baseline, callbacks, data, files, layers, losses, models, optimizers, ranks, resume, utils
 from minicnn.arguments import Parser, add_device, at_least
 from minicnn.data.folders import read_images
 from minicnn.errors import DataError, ShapeError, TrainingError, plain_exit
@@ -77,12 +77,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def train(arguments: argparse.Namespace) -> int:
     """Train Model S; write the best model and the history."""
-    verbose = 0 if arguments.quiet else 1
+    verbose = 0 if arguments.quiet or ranks.rank() > 0 else 1
     utils.set_random_seed(arguments.seed)
     optimizer = optimizers.SGD(arguments.learning_rate, momentum=0.9)
     if arguments.resume:
         resume.state_file(arguments.output, resume=True)  # is it there? Reading the images takes longer
-    splits = data.load(arguments.data, arguments.batch_size, verbose=not arguments.quiet)
+    splits = data.load(arguments.data, arguments.batch_size, verbose=bool(verbose))
     output = files.output_folder(arguments.output)
     model = baseline.model_s(len(splits.class_names))
     model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
@@ -105,6 +105,8 @@ def train(arguments: argparse.Namespace) -> int:
             "the training loss is no longer a number. Expected a finite one: "
             f"take a smaller --learning-rate than {arguments.learning_rate:g}, or check the images."
         )
+    if ranks.rank() > 0:
+        return 0
     model.save(path)
     loss, accuracy = model.evaluate(splits.validation, verbose=0)
     print(f"Validation loss {loss:.4f}, accuracy {accuracy:.2%}. The model is in {path}")

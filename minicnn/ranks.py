@@ -185,11 +185,13 @@ def agree_text(text: str) -> str:
 @contextmanager
 def first() -> Iterator[None]:
     """Let rank 0 go through the block before the others do: what it downloads or deletes, they find so."""
-    if size() > 1 and rank() > 0:
+    if rank() > 0:
         wait()
-    yield
-    if size() > 1 and rank() == 0:
-        wait()
+    try:
+        yield
+    finally:
+        if rank() == 0:
+            wait()
 
 
 def wait() -> None:

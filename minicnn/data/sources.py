@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from minicnn import ranks
 from minicnn.checks import positive_integer
 from minicnn.data import cifar10, digits
 from minicnn.data.dataset import AUTOTUNE, Arrays, Dataset, random_generator
@@ -50,7 +51,8 @@ def load(
     batch_size : int, images in a batch
     seed : int or None, which draws a seed from the generator of `minicnn.utils.set_random_seed`
     verbose : bool
-        Say what is read, and show progress on a terminal. If the digits stand in, that is said in any case.
+        Say what is read, and show progress on a terminal; of several ranks, rank 0 does. If the digits stand in, that
+        is said in any case.
 
     Returns
     -------
@@ -73,6 +75,7 @@ def load(
     minicnn.errors.DataNotFoundError: no/such/folder does not exist. Expected ...
     """
     batch_size, generator = positive_integer("batch_size", batch_size), random_generator(seed)
+    verbose = verbose and ranks.rank() == 0
     if path is not None:
         return _from_path(Path(path), batch_size, generator, verbose)
     if variable := os.environ.get("MINICNN_DATA"):
@@ -81,10 +84,12 @@ def load(
         except (DataError, DataNotFoundError) as error:
             raise type(error)(f"$MINICNN_DATA: {error}") from error
     try:
-        archive = cifar10.download(verbose=verbose)
+        with ranks.first():  # of several ranks one downloads, the others find it
+            archive = cifar10.download(verbose=verbose)
     except (DataError, DataNotFoundError, OutputError) as error:  # a login page in place of the archive is a DataError
         stand_in = "Using scikit-learn's 1,797 handwritten digits instead: the figures that follow are not CIFAR-10's."
-        print(f"CIFAR-10 IS NOT HERE: {error} {stand_in}", file=sys.stderr, flush=True)
+        if ranks.rank() == 0:
+            print(f"CIFAR-10 IS NOT HERE: {error} {stand_in}", file=sys.stderr, flush=True)
         return _from_arrays(digits.load_digits(), "digits", digits.CLASS_NAMES, batch_size, generator)
     return _from_path(archive, batch_size, generator, verbose)
 
