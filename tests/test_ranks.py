@@ -1,5 +1,6 @@
-"""Several processes that train one model, started for real: the same weights as one, and what happens when one is lost."""
+"""Several processes that train one model, started for real: the weights of one, and what happens when one is lost."""
 
+import itertools
 import os
 import shutil
 import subprocess
@@ -185,7 +186,7 @@ def test_shares_are_of_one_size_and_in_order(monkeypatch, N, size):
         monkeypatch.setattr(ranks, "rank", lambda rank=rank: rank)
         monkeypatch.setattr(ranks, "size", lambda: size)
         parts.append(list(range(N))[ranks.share(N)])
-    assert sum(parts, []) == list(range(N))
+    assert list(itertools.chain(*parts)) == list(range(N))
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
 
