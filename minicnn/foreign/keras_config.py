@@ -261,8 +261,8 @@ def _parents(entry: dict[str, Any]) -> list[str]:
         tensors = calls[0]["args"]
         tensors = tensors[0] if isinstance(tensors[0], list) else tensors
         histories = [tensor["config"]["keras_history"] for tensor in tensors]
-        kwargs = calls[0]["kwargs"]
-        options = [{key: kwargs[key] for key in kwargs if key != "training"}]  # which Keras 3 sets itself in each call
+        kwargs, augments = calls[0]["kwargs"], entry["class_name"].startswith("Random")
+        options = [{**kwargs, "training": None} if augments else kwargs]  # for these Keras 3 sets training=True itself
     else:  # Keras 2: [[name, 0, 0, kwargs], ...]
         histories = [call[:3] for call in calls[0]]
         options = [call[3] for call in calls[0] if len(call) > 3]

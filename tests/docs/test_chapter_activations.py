@@ -46,6 +46,41 @@ def test_y_is_enough_for_the_leaky_unit_and_not_for_the_absolute_value():
     assert ((np.abs(x) > 0) != (x > 0)).any()
 
 
+def test_the_curves_of_the_figure_and_where_they_turn(script):
+    x, found = script("activations").curves()
+    (y, slope), (_, leaky_slope), (relu, relu_slope) = (found[n] for n in ("GELU", "LeakyReLU", "ReLU"))
+    assert (f"{y.min():.2f}", f"{x[y.argmin()]:.2f}") == ("-0.17", "-0.75")
+    assert (f"{slope.min():.2f}", f"{slope.max():.2f}") == ("-0.13", "1.13")
+    assert abs(x[slope.argmin()] + 2**0.5) <= 0.01 >= abs(x[slope.argmax()] - 2**0.5)
+    for part in (
+        "dips to -0.17 left of 0",
+        "falls to -0.13 at -1.4",
+        "rises to 1.13 at 1.4",
+        "every y from -0.17 to 0",
+    ):
+        assert part in PAGE
+    assert set(leaky_slope) == {0.3, 1} and set(relu_slope) == {0, 1}
+    assert abs(y - relu)[abs(x) > 3.5].max() < 1e-3  # comes close to ReLU at both ends
+    np.testing.assert_allclose(np.gradient(y, x)[1:-1], slope[1:-1], atol=1e-4)
+
+
+def test_where_relu_leaves_zeros_its_relatives_leave_none():
+    x = np.random.default_rng(0).standard_normal((1, 1000)).astype("f4")
+    zeros = {
+        kind: (kind().build((1000,)).forward(x) == 0).mean() for kind in (layers.ReLU, layers.LeakyReLU, layers.GELU)
+    }
+    assert zeros[layers.ReLU] > 0.4
+    assert zeros[layers.LeakyReLU] == zeros[layers.GELU] == 0
+
+
+def test_a_convolution_with_gelu_holds_its_sums_beside_its_outputs():
+    x = np.random.default_rng(0).standard_normal((4, 9, 9, 3)).astype("f4")
+    for name, held in (("relu", "y"), ("gelu", "x")):
+        conv = layers.Conv2D(8, 3, activation=name).build((9, 9, 3))
+        y = conv.forward(x)
+        assert np.shares_memory(y, vars(conv.activation)[held]) == (name == "relu")
+
+
 def test_an_activation_inside_another_layer_alone_may_overwrite():
     assert layers.Conv2D(1, 1, activation="relu").activation.in_place
     assert layers.Dense(1, activation="relu").activation.in_place

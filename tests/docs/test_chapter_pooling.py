@@ -75,5 +75,21 @@ def test_ties_at_zero_do_not_matter_below_a_relu():
     np.testing.assert_array_equal(relu.backward(pool.backward(dy)), expected)
 
 
+def test_what_global_average_pooling_would_save_in_model_s():
+    page = " ".join((DOCS / "pooling.md").read_text().split())
+    model = model_s()
+    first = next(layer for layer in model.layers if isinstance(layer, layers.Dense))
+    assert first.input_shape == (1024,) and "hands 1,024 numbers to the first dense layer" in page
+    assert f"{first.params['kernel'].size / model.count_params():.0%}" == "84%" and "84 % of all weights" in page
+    assert model.layers[-3].input_shape == (4, 4, 64)
+
+
+def test_of_the_convolution_that_averages_nearly_all_products_are_with_a_zero():
+    kernel = np.zeros((2, 2, 64, 64))
+    kernel[:] = np.eye(64) / 4
+    assert ((kernel[..., 0] == 0).sum(), kernel[..., 0].size) == (252, 256)
+    assert "the zeros make 252 of 256 products" in " ".join((DOCS / "pooling.md").read_text().split())
+
+
 def test_record_scripts_are_not_drawn_with_the_figures():
     assert re.search(r'script\.stem\.startswith\("record_"\)', (DOCS / "figures" / "__main__.py").read_text())
