@@ -49,6 +49,19 @@ def test_the_kernels_are_the_plain_loops_and_each_others_transpose(seed, dtype, 
     same(cpu.cutout(turned, boxes, 7.0), cpu.cutout(x, boxes, 7.0))
 
 
+@pytest.mark.parametrize("shape", [(37, 60, 50, 3), (2, 400, 500, 3)])  # cut into parts: of images, or one each
+def test_many_pixels_are_cut_into_parts(shape):
+    (N, H, W, _), rng = shape, np.random.default_rng(0)
+    x = rng.integers(-4, 5, shape).astype(np.float32)
+    rows, cols = rng.integers(0, H, (N, H), np.int32), rng.integers(0, W, (N, W), np.int32)
+    at = np.arange(N)[:, None, None], rows[:, :, None], cols[:, None, :]
+    y, dx = cpu.gather_pixels(x, rows, cols), np.zeros_like(x)
+    assert y.size > cpu.CHUNK
+    same(y, x[at])
+    np.add.at(dx, at, y)
+    same(cpu.gather_pixels_backward(y, rows, cols, shape), dx)
+
+
 # What each layer may show: numbered pixels, so that two different pictures are never equal
 
 
@@ -211,8 +224,8 @@ def test_the_gradient_of_bytes_is_a_float_and_as_large_as_what_is_seen(make):
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_the_same_seed_gives_the_same_bits_at_any_number_of_threads(make, count):
     def run():
-        layer, rng = make(seed=9).build((9, 8, 3)), np.random.default_rng(0)
-        y = layer.forward(rng.integers(0, 256, (40, 9, 8, 3), dtype=np.uint8), training=True)
+        layer, rng = make(seed=9).build((90, 80, 3)), np.random.default_rng(0)
+        y = layer.forward(rng.integers(0, 256, (40, 90, 80, 3), dtype=np.uint8), training=True)
         return y.tobytes(), layer.backward(rng.normal(size=y.shape)).tobytes()
 
     cores, expected = minicnn.get_num_threads(), run()

@@ -507,14 +507,14 @@ def _by_images(kernel, shape: tuple, arrays: Sequence[np.ndarray], vectors: Sequ
 
 
 def _each_image(kernel, *arrays: np.ndarray) -> None:
-    """Call the kernel on the images of each block of the arrays (N, ...)."""
+    """Call the kernel on the images of parts of the arrays (N, ...), each part worth a task."""
     whole = [np.ascontiguousarray(a) for a in arrays]
-    blocks = threads.blocks(len(whole[0]))
+    N, count = len(whole[0]), -(-whole[0].size // CHUNK)
 
     def task(i: int) -> None:
-        kernel(*(a[slice(*blocks[i])] for a in whole))
+        kernel(*(a[i * N // count : (i + 1) * N // count] for a in whole))
 
-    threads.run(task, len(blocks))
+    threads.run(task, count)
 
 
 def _elementwise(kernel, x: np.ndarray, *others) -> None:
