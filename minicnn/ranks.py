@@ -50,6 +50,7 @@ class Signals:
 
 
 signals = Signals()
+_memory: Any = None  # what the last step was told in
 _shared: tuple[int, slice] | None = None  # the size of the batch that is being shared, and this rank's part of it
 
 
@@ -152,6 +153,20 @@ def add(array: Any) -> Any:
     return array
 
 
+def memory(like: Any, size: int) -> Any:
+    """Return an array (size,) of undefined content, of the kind and type of another; the same one for the same size.
+
+    Parameters
+    ----------
+    like : numpy.ndarray or cupy.ndarray
+    size : int
+    """
+    global _memory
+    if _memory is None or type(_memory) is not type(like) or (_memory.size, _memory.dtype) != (size, like.dtype):
+        _memory = np.zeros_like(like, shape=size)
+    return _memory
+
+
 def agree(array: Any) -> None:
     """Overwrite an array with rank 0's.
 
@@ -184,7 +199,20 @@ def agree_text(text: str) -> str:
 
 @contextmanager
 def first() -> Iterator[None]:
-    """Let rank 0 go through the block before the others do: what it downloads or deletes, they find so."""
+    """Let rank 0 go through the block before the others do: what it downloads or deletes, they find so.
+
+    Raises
+    ------
+    StateError
+        With several ranks, if MPI cannot be used.
+
+    Examples
+    --------
+    >>> from minicnn import ranks
+    >>> with ranks.first():
+    ...     print("ready")
+    ready
+    """
     if rank() > 0:
         wait()
     try:
@@ -195,7 +223,18 @@ def first() -> Iterator[None]:
 
 
 def wait() -> None:
-    """Wait for all ranks."""
+    """Wait for all ranks.
+
+    Raises
+    ------
+    StateError
+        With several ranks, if MPI cannot be used.
+
+    Examples
+    --------
+    >>> from minicnn import ranks
+    >>> ranks.wait()  # not long, alone
+    """
     if size() > 1:
         _world().Barrier()
 

@@ -97,7 +97,8 @@ def shared_step(model: Any, images: np.ndarray, labels: np.ndarray) -> tuple[np.
     averages = [array for layer in model.layers for array in layer.state.values()]
     pieces = [*model.gradients(), *(average * weight for average in averages)]
     size = sum(piece.size for piece in pieces)
-    flat = np.zeros_like(dz, shape=size + 2 * N + 1)
+    flat = ranks.memory(dz, size + 2 * N + 1)
+    flat[size:] = 0
     ends = np.cumsum([piece.size for piece in pieces]).tolist()
     parts = [slice(end - piece.size, end) for piece, end in zip(pieces, ends, strict=True)]
     for piece, part in zip(pieces, parts, strict=True):

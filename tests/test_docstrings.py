@@ -33,7 +33,7 @@ from minicnn.layers import InputLayer, Layer, Linear
 
 PUBLIC = [
     "baseline", "callbacks", "config", "data", "data.cifar10", "data.digits", "errors", "evaluation", "foreign",
-    "gradcheck", "initializers", "kernels", "layers", "losses", "models", "optimizers", "profiler", "schedules",
+    "gradcheck", "initializers", "kernels", "layers", "losses", "models", "optimizers", "profiler", "ranks", "schedules",
     "utils",
 ]  # fmt: skip
 INNER = [
@@ -51,6 +51,9 @@ HELPERS = {
     "minicnn.errors.leave",
     "minicnn.profiler.Clock",
 }  # of public modules, for their own use
+HELPERS |= {f"minicnn.ranks.{name}" for name in ("add", "agree", "agree_text", "batch", "memory")}
+HELPERS |= {f"minicnn.ranks.{name}" for name in ("shared", "sharing")}
+HELPERS |= {"minicnn.ranks.Signals", "minicnn.ranks.tell_witness"}
 NO_EXAMPLE = {cifar10.download, cifar10.load_binary, write_report}  # they need a network, the archive, a trained model
 NO_EXAMPLE |= {Monitor, ProgressBar, InputLayer, Linear}  # others make them, or derive from them
 PAGES = Path(__file__).parents[1] / "docs" / "reference"
