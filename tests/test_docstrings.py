@@ -33,8 +33,8 @@ from minicnn.layers import InputLayer, Layer, Linear
 
 PUBLIC = [
     "baseline", "callbacks", "config", "data", "data.cifar10", "data.digits", "errors", "evaluation", "foreign",
-    "gradcheck", "initializers", "kernels", "layers", "losses", "models", "optimizers", "profiler", "ranks", "schedules",
-    "utils",
+    "gradcheck", "initializers", "kernels", "layers", "losses", "models", "optimizers", "profiler", "ranks",
+    "schedules", "utils",
 ]  # fmt: skip
 INNER = [
     "__main__", "arguments", "checks", "data.dataset", "data.folders", "data.sources", "evaluation.figures",
