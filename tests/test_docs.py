@@ -21,8 +21,8 @@ BLOCK = re.compile(
     re.DOTALL | re.MULTILINE,
 )
 FENCE = re.compile(r"^(`{3,}|~{3,}).*?^\1", re.DOTALL | re.MULTILINE)
-CHAPTERS = ("activations", "base", "baseline", "callbacks", "conv", "dense", "evaluation", "gradcheck", "initializers")
-CHAPTERS += ("augmentation", "kernels", "losses", "optimizers", "pooling")
+CHAPTERS = ("activations", "augmentation", "base", "baseline", "batch_normalization", "callbacks", "conv", "dense")
+CHAPTERS += ("dropout", "evaluation", "gradcheck", "initializers", "kernels", "losses", "optimizers", "pooling")
 
 
 def code(page):

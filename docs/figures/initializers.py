@@ -54,18 +54,21 @@ def model_s(draw: Callable, seed: int) -> list[layers.Layer]:
 
 
 def spread(images: np.ndarray, labels: np.ndarray, draw: Callable, seed: int) -> dict[str, object]:
-    """Return the standard deviation of z and of each image's dz at the weighted layers, and the loss."""
-    chain = model_s(draw, seed)
+    """Return what `signals` says of Model S with kernels drawn by `draw`."""
+    return signals(model_s(draw, seed), images, labels)
+
+
+def signals(chain: list[layers.Layer], images: np.ndarray, labels: np.ndarray) -> dict[str, object]:
+    """Return the standard deviation of z and of each image's dz at the layers with a kernel, and the loss."""
     x, z = images, []
     for layer in chain:
-        x = layer.forward(x)
-        z += [float(x.std())] if layer.params else []
+        x = layer.forward(x, training=True)
+        z += [float(x.std())] if "kernel" in layer.params else []
     loss, dy = losses.SparseCategoricalCrossentropy(from_logits=True).value_and_gradient(x, labels)
     dz = []
     for layer in reversed(chain):
-        dz += (
-            [float(dy.std()) * len(images)] if layer.params else []
-        )  # times N: of an image's own loss, not of the mean
+        if "kernel" in layer.params:
+            dz.append(float(dy.std()) * len(images))  # times N: of an image's own loss, not of the mean
         dy = layer.backward(dy)
     return {"z": rounded(z), "dz": rounded(dz[::-1]), "loss": round(float(loss.mean()), 4)}
 

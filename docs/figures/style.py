@@ -1,7 +1,10 @@
 """What the figures of the docs share: colours that can be told apart without colour vision, sizes, and how to save."""
 
+import json
+import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -39,6 +42,14 @@ def save(figure: Figure, name: str) -> None:
     IMAGES.mkdir(exist_ok=True)
     figure.savefig(IMAGES / name, dpi=130, metadata={"Date": None} if name.endswith(".svg") else None)
     print(f"docs/images/{name}")
+
+
+def record(name: str, content: dict[str, Any]) -> None:
+    """Write docs/figures/measured/`name`, JSON in which a list of numbers is one line."""
+    text = re.sub(r"\[[^][{}]*\]", lambda numbers: " ".join(numbers[0].split()), json.dumps(content, indent=1))
+    MEASURED.mkdir(exist_ok=True)
+    (MEASURED / name).write_text(text + "\n")
+    print(f"docs/figures/measured/{name}")
 
 
 def cells(axes: Axes, numbers: Iterable[Iterable[object]], colours: Iterable[Iterable[str]] | None = None) -> None:

@@ -63,7 +63,7 @@ def name(page):
 
 
 def test_every_chapter_has_its_source_beside_it():
-    assert len(CHAPTERS) == 14
+    assert len(CHAPTERS) == 16
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
