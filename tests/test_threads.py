@@ -38,6 +38,7 @@ def every_kernel():
     y = cpu.conv2d(x, w, np.ones(5, np.float32), *where)
     pooled, argmax = cpu.maxpool2d(y, (3, 3), (2, 2), ((0, 1), (1, 0)))
     unpooled = cpu.maxpool2d_backward(pooled, argmax, y.shape, (3, 3), (2, 2), ((0, 1), (1, 0)))
+    averaged = cpu.averagepool2d(y, (3, 3), (2, 2), ((0, 1), (1, 0)))
     rows = rng.standard_normal((300, 1000)).astype(np.float32)  # longer than a chunk of element-wise work
     matrix, bias = rng.standard_normal((1000, 70)).astype(np.float32), np.ones(70, np.float32)
     z = cpu.dense(rows, matrix, bias)
@@ -48,6 +49,13 @@ def every_kernel():
         pooled,
         argmax,
         unpooled,
+        averaged,
+        cpu.averagepool2d_backward(averaged, y.shape, (3, 3), (2, 2), ((0, 1), (1, 0))),
+        cpu.concatenate([x, y], 3),
+        cpu.leaky_relu(rows, 0.3),
+        cpu.leaky_relu_backward(rows, rows, 0.3),
+        cpu.gelu(rows),
+        cpu.gelu_backward(rows, rows),
         cpu.relu(rows),
         cpu.relu_backward(rows, cpu.relu(rows)),
         z,
