@@ -110,6 +110,8 @@ class OwnConv(layers.Conv2D):
         (layers.Conv2D(2, 3, padding="same", activation="relu"), layers.MaxPooling2D(2, strides=1), (4, 4, 1)),
         (layers.Conv2D(2, 3, padding="same", activation="relu"), layers.MaxPooling2D(2), (5, 4, 1)),
         (OwnConv(2, 3, padding="same", activation="relu"), layers.MaxPooling2D(2), (4, 4, 1)),
+        (layers.Conv2D(2, 3, padding="same", activation="gelu"), layers.MaxPooling2D(2), (4, 4, 1)),
+        (layers.Conv2D(2, 3, padding="same", activation="relu"), layers.AveragePooling2D(2), (4, 4, 1)),
     ],
 )
 def test_what_does_not_fit_is_not_fused(conv, pool, shape):
