@@ -159,6 +159,19 @@ def test_code_is_copied_as_it_is_written(visit):
     assert text.strip() + "\n" in (ROOT / "docs" / "optimizers.md").read_text()
 
 
+def test_what_was_printed_keeps_its_columns(visit):
+    tab = visit(SITE / "batch_normalization.html")
+    left = """word => { const walk = document.createTreeWalker(
+            document.querySelector('#the-check .cell_output pre'), NodeFilter.SHOW_TEXT), range = document.createRange();
+        for (let text = walk.nextNode(); text; text = walk.nextNode()) {
+            const at = text.data.indexOf(word);
+            if (at < 0) continue;
+            range.setStart(text, at); range.setEnd(text, at + 1);
+            return range.getBoundingClientRect().left; } }"""
+    columns = [tab.evaluate(left, word) for word in ("dx", "dgamma", "dbeta")]
+    assert max(columns) - min(columns) < 1
+
+
 def test_search_finds_im2col(visit):
     tab = visit(SITE / "index.html")
     tab.locator("input[name=q]").first.fill("im2col")
