@@ -1,4 +1,4 @@
-"""The figure of the chapter on callbacks: five runs of the baseline around the first cut of the learning rate.
+"""Figures of the chapter on callbacks: five runs of the baseline around the first cut of the rate, and rates by plan.
 
 python benchmarks/seeds.py --data PATH --output runs    # trains: some ten minutes
 python docs/figures/callbacks.py --runs runs            # condenses what it wrote into measured/seeds.json
@@ -15,7 +15,16 @@ import numpy as np
 from matplotlib.figure import Figure
 from style import HUES, INK, MEASURED, MUTED, save
 
+from minicnn.schedules import CosineDecay, OneCycle, Schedule, StepDecay, WarmUp
+
 SEEDS = MEASURED / "seeds.json"
+EPOCHS, STEPS = 30, 100  # of the plans, and of an epoch
+PLANS: dict[str, Schedule] = {
+    "StepDecay(0.1, 10)": StepDecay(0.1, 10),
+    "CosineDecay(0.1)": CosineDecay(0.1),
+    "OneCycle(0.1)": OneCycle(0.1),
+    "WarmUp(CosineDecay(0.1), 500)": WarmUp(CosineDecay(0.1), 500),
+}
 
 
 def condense(folder: Path) -> None:
@@ -77,9 +86,23 @@ def draw_replay() -> Figure:
     return figure
 
 
+def draw_plans() -> Figure:
+    """Draw the learning rate of each plan over the steps of a training."""
+    figure = Figure(figsize=(6.4, 2.9))
+    axes = figure.add_subplot()
+    steps = range(EPOCHS * STEPS)
+    for (name, plan), hue, dashes in zip(PLANS.items(), HUES, ("-", "-", "-", "--"), strict=False):
+        rates = [plan.rate(step, len(steps), STEPS) for step in steps]
+        axes.plot(np.array(steps) / STEPS, rates, color=hue, ls=dashes, lw=2, label=name)
+    axes.set(xlim=(0, EPOCHS), ylim=(-0.002, 0.106), xlabel="epochs", ylabel="learning rate")
+    axes.legend(loc="upper right", fontsize=8.5)
+    return figure
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Draw five runs of the baseline around the first cut.")
     parser.add_argument("--runs", type=Path, metavar="FOLDER", help="what benchmarks/seeds.py wrote, to be condensed")
     if (runs := parser.parse_args().runs) is not None:
         condense(runs)
     save(draw_replay(), "callbacks_replay.svg")
+    save(draw_plans(), "callbacks_plans.svg")

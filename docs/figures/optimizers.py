@@ -1,11 +1,11 @@
-"""Figures of the chapter on SGD: paths through a narrow valley of a real loss, and the steps around a cut rate."""
+"""Figures of the chapter on optimizers: paths through a narrow valley, steps around a cut rate, Adam's first steps."""
 
 import numpy as np
 from matplotlib.figure import Figure
 from style import HUES, INK, MUTED, save
 
 from minicnn.losses import SparseCategoricalCrossentropy
-from minicnn.optimizers import SGD
+from minicnn.optimizers import SGD, Adam, Optimizer, RMSprop
 
 PIXELS = (4, 20)  # of 64: two of the upper strokes of a digit, both dark in most of the images
 START = (0.0, -4.0)
@@ -16,12 +16,18 @@ MOMENTA = (0.0, 0.5, 0.9, 0.99)
 class Outside(SGD):
     """SGD with the rate outside the velocity: velocity = momentum * velocity + dw; w -= rate * velocity."""
 
-    def apply(self, gradients, weights):
-        if not self.velocities:
-            self.velocities = [np.zeros_like(w) for w in weights]
-        for w, velocity, dw in zip(weights, self.velocities, gradients, strict=True):
+    def step(self, room, weights, gradients):
+        for w, velocity, dw in zip(weights, self.slots["velocity"], gradients, strict=True):
             velocity[...] = self.momentum * velocity + dw
             w -= self.learning_rate * velocity
+
+
+class Uncorrected(Adam):
+    """Adam without its correction for means that begin at 0."""
+
+    def step(self, room, weights, gradients):
+        numbers = self.learning_rate, self.beta_1, self.beta_2, self.epsilon
+        room.adam_step(weights, gradients, self.slots["mean"], self.slots["square"], *numbers)
 
 
 def ones_and_sevens() -> tuple[np.ndarray, np.ndarray]:
@@ -40,7 +46,7 @@ def loss_and_gradient(w: np.ndarray, x: np.ndarray, labels: np.ndarray) -> tuple
     return float(losses.mean()), x.T @ dz[:, 1]  # (2,)
 
 
-def path(optimizer: SGD, steps: int = STEPS) -> np.ndarray:
+def path(optimizer: Optimizer, steps: int = STEPS) -> np.ndarray:
     """Return where `optimizer` goes from START, (steps + 1, 2)."""
     x, labels = ones_and_sevens()
     w = np.array(START)
@@ -72,6 +78,15 @@ def around_a_cut(optimizer: SGD, before: int = 60, after: int = 90) -> np.ndarra
         optimizer.apply([np.ones(1)], [w])
         lengths.append(abs(w - last).item())
     return np.array(lengths)
+
+
+def first_steps(optimizer: Optimizer, steps: int, slope: float = 1.0) -> np.ndarray:
+    """Return the lengths of the first steps on a constant slope, in units of the rate, (steps,)."""
+    w, places = np.zeros(1), [0.0]
+    for _ in range(steps):
+        optimizer.apply([np.array([slope])], [w])
+        places.append(w.item())
+    return -np.diff(places) / optimizer.learning_rate
 
 
 def draw_valley() -> Figure:
@@ -126,6 +141,29 @@ def draw_cut() -> Figure:
     return figure
 
 
+def draw_first_steps(steps: int = 10_000) -> Figure:
+    """Draw the first steps on a constant slope, for RMSprop and for Adam with and without its correction."""
+    figure = Figure(figsize=(6.4, 2.8))
+    axes = figure.add_subplot()
+    for optimizer, label, hue, dashes in (
+        (Uncorrected(0.001), "Adam without the correction", HUES[1], "--"),
+        (RMSprop(0.001), "RMSprop", HUES[2], "-"),
+        (Adam(0.001), "Adam", HUES[0], "-"),
+    ):
+        lengths = first_steps(optimizer, steps)
+        axes.plot(np.arange(steps) + 1, lengths, color=hue, ls=dashes, lw=2, label=label)
+        if dashes == "--":
+            longest = int(np.argmax(lengths))
+            axes.annotate(
+                f"step {longest + 1}: {lengths[longest]:.1f} times too long", (longest + 1, lengths[longest]),
+                (longest + 16, lengths[longest] + 0.2), color=HUES[1], va="center",
+            )  # fmt: skip
+    axes.set(xscale="log", xlim=(1, steps), ylim=(0, 7.4), xlabel="step", ylabel="length of a step / rate")
+    axes.legend(loc="upper right", bbox_to_anchor=(1, 0.85))
+    return figure
+
+
 if __name__ == "__main__":
     save(draw_valley(), "optimizers_valley.svg")
     save(draw_cut(), "optimizers_cut.svg")
+    save(draw_first_steps(), "optimizers_first_steps.svg")
