@@ -158,7 +158,8 @@ def draw_training(found: dict[str, Any]) -> Figure:
                 axes.fill_between(epochs, low, high, color=hue, alpha=0.18, lw=0)
     left.text(80, 1.6, "dotted: with masks\nsolid: all units kept", color=MUTED, ha="right", va="center")
     left.set(title="loss on the training images", yscale="log", xlabel="epoch")
-    right.set(title="loss on the validation images", xlabel="epoch", ylim=(0.08, 0.3), yticks=(0.1, 0.15, 0.2, 0.25, 0.3))
+    right.set(title="loss on the validation images", xlabel="epoch")
+    right.set(ylim=(0.08, 0.3), yticks=(0.1, 0.15, 0.2, 0.25, 0.3))
     right.legend()
     return figure
 

@@ -162,7 +162,8 @@ def test_code_is_copied_as_it_is_written(visit):
 def test_what_was_printed_keeps_its_columns(visit):
     tab = visit(SITE / "batch_normalization.html")
     left = """word => { const walk = document.createTreeWalker(
-            document.querySelector('#the-check .cell_output pre'), NodeFilter.SHOW_TEXT), range = document.createRange();
+            document.querySelector('#the-check .cell_output pre'), NodeFilter.SHOW_TEXT);
+        const range = document.createRange();
         for (let text = walk.nextNode(); text; text = walk.nextNode()) {
             const at = text.data.indexOf(word);
             if (at < 0) continue;
