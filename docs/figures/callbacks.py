@@ -90,10 +90,12 @@ def draw_plans() -> Figure:
     """Draw the learning rate of each plan over the steps of a training."""
     figure = Figure(figsize=(6.4, 2.9))
     axes = figure.add_subplot()
-    steps = range(EPOCHS * STEPS)
+    total = EPOCHS * STEPS
+    steps = [*range(0, total, 20), total - 1]
     for (name, plan), hue, dashes in zip(PLANS.items(), HUES, ("-", "-", "-", "--"), strict=False):
-        rates = [plan.rate(step, len(steps), STEPS) for step in steps]
-        axes.plot(np.array(steps) / STEPS, rates, color=hue, ls=dashes, lw=2, label=name)
+        rates = [plan.rate(step, total, STEPS) for step in steps]
+        style = "steps-post" if isinstance(plan, StepDecay) else "default"
+        axes.plot(np.array(steps) / STEPS, rates, color=hue, ls=dashes, lw=2, label=name, drawstyle=style)
     axes.set(xlim=(0, EPOCHS), ylim=(-0.002, 0.106), xlabel="epochs", ylabel="learning rate")
     axes.legend(loc="upper right", fontsize=8.5)
     return figure

@@ -151,7 +151,8 @@ def draw_first_steps(steps: int = 10_000) -> Figure:
         (Adam(0.001), "Adam", HUES[0], "-"),
     ):
         lengths = first_steps(optimizer, steps)
-        axes.plot(np.arange(steps) + 1, lengths, color=hue, ls=dashes, lw=2, label=label)
+        shown = np.unique(np.geomspace(1, steps, 150).astype(int))
+        axes.plot(shown, lengths[shown - 1], color=hue, ls=dashes, lw=2, label=label)
         if dashes == "--":
             longest = int(np.argmax(lengths))
             axes.annotate(

@@ -1,4 +1,4 @@
-"""The chapter on plateau and early stopping: five recorded runs and what the page says of them."""
+"""The chapter on plateau and early stopping: five recorded runs, rates by plan, and what the page says of them."""
 
 import json
 from pathlib import Path
@@ -85,3 +85,17 @@ def test_less_patience_stops_before_a_lower_rate_is_used():
     ]
     assert round(100 * max(accuracies), 1) == 69.6
     assert "None of the five would hold more than 69.6 %" in PAGE
+
+
+def test_the_plans_of_the_figure_are_what_its_text_says(figures):
+    total, (step, cosine, cycle, warm) = figures.EPOCHS * figures.STEPS, figures.PLANS.values()
+    assert total == 3000 and "*30 epochs of 100 steps." in PAGE
+
+    def rate(plan, epoch):
+        return plan.rate(int(epoch * figures.STEPS), total, figures.STEPS)
+
+    assert [round(rate(step, epoch), 4) for epoch in (0, 9.99, 10, 20)] == [0.1, 0.1, 0.01, 0.001]
+    assert [round(rate(cosine, epoch), 4) for epoch in (0, 15, 30)] == [0.1, 0.05, 0]
+    assert [round(rate(cycle, epoch), 4) for epoch in (0, 8.99, 30)] == [0.004, 0.1, 0]
+    assert np.isclose(rate(cycle, 29.99), 0.1 / 250_000) and "m/250,000" in PAGE
+    assert [round(rate(warm, epoch), 4) for epoch in (0, 2.5, 5, 30)] == [0, 0.05, 0.1, 0]

@@ -61,3 +61,15 @@ def test_float32_leaves_its_range_at_89():
     with np.errstate(over="ignore"):
         assert np.isinf(np.exp(np.float32(89)))
     assert np.isfinite(np.exp(np.float32(88)))
+
+
+def test_smoothed_logits_stop_where_the_page_says_and_leave_the_entropy():
+    K, s = 10, 0.1
+    t = np.full(K, s / K)
+    t[0] += 1 - s
+    z = np.log(t)[None]  # (1, K): where p = t
+    value, dz = SparseCategoricalCrossentropy(label_smoothing=s).value_and_gradient(z, np.array([0]))
+    np.testing.assert_allclose(dz, 0, atol=1e-15)
+    assert round(z[0, 0] - z[0, 1], 2) == round(np.log(K / s - K + 1), 2) == 4.51
+    assert round(value.item(), 2) == round(-(t * np.log(t)).sum(), 2) == 0.50
+    assert "which is 4.51 for ten classes" in PAGE and "-Σ t log t: 0.50 here" in PAGE

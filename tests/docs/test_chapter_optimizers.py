@@ -1,11 +1,11 @@
-"""The chapter on SGD: what its figures show."""
+"""The chapter on optimizers: what its figures show."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from minicnn.optimizers import SGD
+from minicnn.optimizers import SGD, Adam, RMSprop
 
 FIGURES = Path(__file__).parents[2] / "docs" / "figures"
 PAGE = (FIGURES.parent / "optimizers.md").read_text()
@@ -41,3 +41,21 @@ def test_forty_two_steps_are_too_long_with_the_rate_inside_and_none_outside(figu
     assert (late[0], late[-1], len(late)) == (1, 42, 42)
     assert not (outside[60:] > 1.1 * new).any()
     assert "The shaded 42 steps" in PAGE
+
+
+def test_adams_first_steps_are_of_the_rates_length_and_uncorrected_ones_far_too_long(figures):
+    np.testing.assert_allclose(figures.first_steps(Adam(0.001), 10_000), 1, rtol=1e-5)
+    uncorrected, rmsprop = (
+        figures.first_steps(figures.Uncorrected(0.001), 10_000),
+        figures.first_steps(RMSprop(0.001), 99),
+    )
+    assert (int(np.argmax(uncorrected)) + 1, round(uncorrected.max(), 1)) == (12, 6.6)
+    assert (uncorrected > 2).sum() > 250 and uncorrected[-1] < 1.001
+    assert round(rmsprop[0], 1) == 3.2 and rmsprop[20] < 1.1
+    assert (round(1 - 0.9**12, 2), round(1 - 0.999**12, 3)) == (0.72, 0.012)
+    assert "6.6 times too long" in PAGE and "the mean has 72 % of its factors together and the square 1.2 %" in PAGE
+
+
+def test_half_of_a_weight_is_gone_after_as_many_steps_as_the_page_says():
+    assert round(np.log(2) / (0.001 * 0.004), -3) == 173_000
+    assert "173,000 steps" in PAGE
