@@ -21,10 +21,21 @@ class RefusedError(RuntimeError):
     """What CuPy and CUDA answer with errors of many kinds."""
 
 
+ROOM = 1 << 14  # bytes
+
+
+def _roomy(array):
+    """Return a copy with free memory on both sides: what a planted mistake writes beside an array spoils no other."""
+    memory = np.zeros(array.nbytes + 2 * ROOM, np.uint8)
+    copy = memory[ROOM : ROOM + array.nbytes].view(array.dtype).reshape(array.shape)
+    copy[...] = array
+    return copy
+
+
 def _computed(compute):
     """Return what `compute` gives as an array of the card; recorded, it is computed again into the same memory."""
     with np.errstate(all="ignore"):
-        result = np.array(compute())
+        result = _roomy(np.asarray(compute()))
     if recording is not None:
         recording.append(lambda: np.copyto(result, compute()))
     return ndarray(result)
@@ -132,7 +143,7 @@ class ndarray(np.lib.mixins.NDArrayOperatorsMixin):  # noqa: N801 - CuPy's name
 
 
 def empty(shape, dtype=float):
-    return ndarray(np.full(shape, np.array(np.nan).astype(dtype) if np.dtype(dtype).kind == "f" else 99, dtype))
+    return ndarray(_roomy(np.full(shape, np.nan if np.dtype(dtype).kind == "f" else 99, dtype)))
 
 
 def asarray(array):
@@ -140,7 +151,7 @@ def asarray(array):
         return array
     if recording is not None:
         raise RefusedError("operation not permitted when stream is capturing")
-    return ndarray(np.array(array))
+    return ndarray(_roomy(np.asarray(array)))
 
 
 def array(array):
